@@ -1,0 +1,171 @@
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MinVersion is the oldest QEMU that will do: the first with vhost-user-test-device.
+var MinVersion = Version{10, 2, 0}
+
+// RequiredDevices are the QEMU devices that every enclave is given, by their names in `-device help`.
+var RequiredDevices = []string{"vhost-user-vsock-device", "vhost-user-test-device"}
+
+// probeTimeout ends a program that was taken for QEMU and does not answer.
+const probeTimeout = 30 * time.Second
+
+// QEMU is a QEMU that will do.
+type QEMU struct {
+	Path    string // the program to start, absolute
+	Version Version
+}
+
+// Version is QEMU's release: major, minor, micro.
+type Version [3]int
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
+
+// Less tells whether v is older than w.
+func (v Version) Less(w Version) bool {
+	for i := range v {
+		if v[i] != w[i] {
+			return v[i] < w[i]
+		}
+	}
+	return false
+}
+
+// FindQEMU returns the QEMU to use. Only the one named by NESIM_QEMU, where that is set, is ever considered; it must
+// be MinVersion or newer and have RequiredDevices. The error is one line and says what to do.
+func FindQEMU(ctx context.Context) (QEMU, error) {
+	if path := os.Getenv("NESIM_QEMU"); path != "" {
+		q, err := probe(ctx, path)
+		if err != nil {
+			return QEMU{}, fmt.Errorf("NESIM_QEMU: %w; set it to another QEMU, or unset it and run `make deps`", err)
+		}
+		return q, nil
+	}
+	var unfit error
+	for _, find := range []func() string{onPath, inCache} {
+		path := find()
+		if path == "" {
+			continue
+		}
+		q, err := probe(ctx, path)
+		if err == nil {
+			return q, nil
+		}
+		if ctx.Err() != nil {
+			return QEMU{}, ctx.Err()
+		}
+		unfit = err
+	}
+	if unfit != nil {
+		return QEMU{}, fmt.Errorf("no QEMU >= %v found (%w): run `make deps`, or set NESIM_QEMU to one", MinVersion, unfit)
+	}
+	return QEMU{}, fmt.Errorf("no QEMU >= %v found: run `make deps`, or set NESIM_QEMU to one", MinVersion)
+}
+
+func onPath() string {
+	path, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+func inCache() string { return cachedFile("qemu/qemu-system-x86_64") }
+
+// probe checks that the program at path is a QEMU that will do.
+func probe(ctx context.Context, path string) (QEMU, error) {
+	path, err := exec.LookPath(path)
+	if err != nil {
+		return QEMU{}, err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return QEMU{}, err
+	}
+	out, err := output(ctx, path, "--version")
+	if err != nil {
+		return QEMU{}, err
+	}
+	version, err := parseVersion(out)
+	if err != nil {
+		return QEMU{}, fmt.Errorf("%s is no QEMU: %w", path, err)
+	}
+	if version.Less(MinVersion) {
+		return QEMU{}, fmt.Errorf("%s is QEMU %v, older than %v", path, version, MinVersion)
+	}
+	q := QEMU{Path: path, Version: version}
+	devices, err := q.Devices(ctx)
+	if err != nil {
+		return QEMU{}, err
+	}
+	for _, name := range RequiredDevices {
+		if !devices[name] {
+			return QEMU{}, fmt.Errorf("%s has no %s", path, name)
+		}
+	}
+	return q, nil
+}
+
+// Devices returns the names of the devices that this QEMU has, as `-device help` lists them.
+func (q QEMU) Devices(ctx context.Context) (map[string]bool, error) {
+	out, err := output(ctx, q.Path, "-M", "none", "-device", "help")
+	if err != nil {
+		return nil, err
+	}
+	devices := map[string]bool{}
+	for _, match := range deviceName.FindAllStringSubmatch(out, -1) {
+		devices[match[1]] = true
+	}
+	return devices, nil
+}
+
+var (
+	// `name "pvpanic", bus ISA`: a line of `-device help`.
+	deviceName = regexp.MustCompile(`(?m)^name "([^"]+)"`)
+	// `QEMU emulator version 11.1.2 (Debian 1:11.1.2+ds-3)`: the first line of `--version`.
+	versionLine = regexp.MustCompile(`^QEMU emulator version (\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?`)
+)
+
+func parseVersion(line string) (Version, error) {
+	match := versionLine.FindStringSubmatch(line)
+	if match == nil {
+		line, _, _ = strings.Cut(line, "\n")
+		return Version{}, fmt.Errorf("its --version says %.80q", line)
+	}
+	var v Version
+	for i, digits := range match[1:] {
+		v[i], _ = strconv.Atoi(digits) // at most six digits; a missing micro is 0
+	}
+	return v, nil
+}
+
+// output runs a QEMU that only prints and ends, and returns what it wrote to standard output.
+func output(ctx context.Context, path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second // a child of it may hold the pipe
+	out, err := cmd.Output()
+	if err == nil {
+		return string(out), nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
+		err = fmt.Errorf("%w: %.200s", err, lines[len(lines)-1])
+	}
+	return "", fmt.Errorf("%s %s failed: %w", path, strings.Join(args, " "), err)
+}
