@@ -1,0 +1,151 @@
+package qemu
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// screen is a console writer that can be held up and read at any time.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	hold chan struct{} // nil: never held
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	if s.hold != nil {
+		<-s.hold
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+func TestRelayHandsOnEverything(t *testing.T) {
+	s := &screen{}
+	r := newRelay(s)
+	var want strings.Builder
+	for i := range 10000 {
+		line := fmt.Sprintf("line %d\n", i)
+		want.WriteString(line)
+		n, err := r.Write([]byte(line))
+		require.NoError(t, err)
+		require.Equal(t, len(line), n)
+	}
+	r.close()
+	require.Equal(t, want.String(), s.String())
+}
+
+func TestRelayKeepsTheNewestForASlowWriter(t *testing.T) {
+	s := &screen{hold: make(chan struct{})}
+	r := newRelay(s)
+	block := bytes.Repeat([]byte("x"), 1<<16)
+	for range 40 {
+		_, _ = r.Write(block)
+	}
+	_, _ = r.Write([]byte("the end"))
+	close(s.hold)
+	r.close()
+	text := s.String()
+	require.Contains(t, text, "bytes of console text dropped]")
+	require.True(t, strings.HasSuffix(text, "xthe end"))
+	require.LessOrEqual(t, len(text), relaySize+41*len(block)/2)
+}
+
+func TestRelayWithoutAWriter(t *testing.T) {
+	r := newRelay(nil)
+	_, _ = r.Write([]byte("text"))
+	r.close()
+}
+
+func TestLastWords(t *testing.T) {
+	const stamp = "[    2.662882] "
+	tests := []struct {
+		text, why       string
+		panicked, spins bool
+	}{
+		{"hello\n", "", false, false},
+		{stamp + "Kernel panic - not syncing: sysrq triggered crash\r\n", "sysrq triggered crash", true, false},
+		{"<0>Kernel panic - not syncing: x\n", "x", true, false},
+		{stamp + "Kernel panic - not syncing: x\n" + stamp + "---[ end Kernel panic - not syncing: x ]---", "x", true, true},
+		{"my log says Kernel panic - not syncing: x\n", "", false, false},
+		{stamp + "Kernel panic - not syncing: \x1b[31mred\n", "?[31mred", true, false},
+		{stamp + "Kernel panic - not syncing: " + strings.Repeat("long ", 10000) + "\n", "", true, false},
+		{strings.Repeat("y", 1000) + "---[ end Kernel panic - not syncing: x ]---", "", false, false},
+	}
+	for _, test := range tests {
+		for _, piece := range []int{1, 7, len(test.text)} {
+			l := newLastWords()
+			for text := []byte(test.text); len(text) > 0; text = text[min(piece, len(text)):] {
+				l.read(text[:min(piece, len(text))])
+			}
+			why, panicked := l.panicked()
+			require.Equal(t, test.panicked, panicked, test.text)
+			if test.why != "" {
+				require.Equal(t, test.why, why)
+			}
+			require.Less(t, len(why), 2*maxLine)
+			select {
+			case <-l.spins:
+				require.True(t, test.spins, test.text)
+			default:
+				require.False(t, test.spins, test.text)
+			}
+		}
+	}
+}
+
+func FuzzLastWords(f *testing.F) {
+	f.Add([]byte("[ 1.0] Kernel panic - not syncing: x\n[ 1.1] ---[ end Kernel panic - not syncing: x ]---"), byte(3))
+	f.Fuzz(func(t *testing.T, text []byte, cut byte) {
+		whole, pieces := newLastWords(), newLastWords()
+		whole.read(text)
+		at := min(int(cut), len(text))
+		pieces.read(text[:at])
+		pieces.read(text[at:])
+		why, panicked := whole.panicked()
+		why2, panicked2 := pieces.panicked()
+		require.Equal(t, why, why2)
+		require.Equal(t, panicked, panicked2)
+		require.LessOrEqual(t, len(pieces.line), maxLine)
+	})
+}
+
+func TestTailKeepsTheEnd(t *testing.T) {
+	var s tail
+	for i := range 5000 {
+		fmt.Fprintf(&s, "line %d\n", i)
+	}
+	_, _ = s.Write(bytes.Repeat([]byte("z"), 3*tailSize))
+	_, _ = s.Write([]byte("\nqemu-system-x86_64: the end\n\n"))
+	require.Len(t, s.buf, tailSize)
+	require.Equal(t, "the end", s.complaint())
+}
+
+func TestComplaint(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "",
+		"qemu-system-x86_64: -foo: invalid option\n":                                       "-foo: invalid option",
+		"/usr/bin/qemu-system-x86_64: error\nqemu-system-x86_64: warning: something\n":     "error",
+		"qemu-system-x86_64: warning: something\n":                                         "warning: something",
+		"sh: 1: exec: x: not found":                                                        "sh: 1: exec: x: not found",
+		"KVM internal error. Suberror: 1\nemulation failure\nRAX=0 RBX=0\nCode=00 00 00\n": "KVM internal error. Suberror: 1, emulation failure",
+		"error: kvm run failed Bad address\nRAX=0\nCode=00\n":                              "error: kvm run failed Bad address",
+		"bad\xff\x1b[2J\n": "bad??[2J",
+	} {
+		var s tail
+		_, _ = s.Write([]byte(text))
+		require.Equal(t, want, s.complaint())
+	}
+}

@@ -1,0 +1,340 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestStartTellsWhyQEMUDidNot(t *testing.T) {
+	for role, want := range map[string]string{
+		"talkative-failure": "QEMU ended at once: exit status 1: -M microvm: no such thing",
+		"silent-failure":    "QEMU ended at once: exit status 7",
+	} {
+		t.Run(role, func(t *testing.T) {
+			noLeaks(t)
+			_, err := Start(t.Context(), fake(t, role))
+			require.EqualError(t, err, want)
+		})
+	}
+	t.Run("missing binary", func(t *testing.T) {
+		noLeaks(t)
+		cfg := fake(t, "")
+		cfg.Binary = "/nowhere/qemu"
+		_, err := Start(t.Context(), cfg)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.ErrorContains(t, err, "cannot start QEMU: fork/exec /nowhere/qemu: no such file")
+	})
+	t.Run("not a program", func(t *testing.T) {
+		noLeaks(t)
+		cfg := fake(t, "")
+		cfg.Binary = filepath.Join(t.TempDir(), "qemu")
+		require.NoError(t, os.WriteFile(cfg.Binary, []byte("text"), 0o700))
+		_, err := Start(t.Context(), cfg)
+		require.ErrorContains(t, err, "exec format error")
+	})
+	t.Run("bad accelerator", func(t *testing.T) {
+		cfg := fake(t, "")
+		cfg.Accel = "hvf"
+		_, err := Start(t.Context(), cfg)
+		require.EqualError(t, err, `accelerator "hvf": choose auto, kvm or tcg`)
+	})
+}
+
+func TestStartIsGivenUpWithItsContext(t *testing.T) {
+	t.Run("before", func(t *testing.T) {
+		noLeaks(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := Start(ctx, fake(t, "mute"))
+		require.ErrorIs(t, err, context.Canceled)
+	})
+	t.Run("while QEMU is silent", func(t *testing.T) {
+		noLeaks(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := Start(ctx, fake(t, "mute"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+func TestStop(t *testing.T) {
+	t.Run("asks QEMU to quit", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "obedient"))
+		require.NoError(t, err)
+		status, err := m.Status(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "running", status)
+		require.NoError(t, m.Stop(t.Context()))
+		require.Equal(t, Exit{Reason: Stopped}, m.Wait())
+		require.NoError(t, m.Stop(t.Context()), "a second time")
+		_, err = m.Status(t.Context())
+		require.Error(t, err)
+	})
+	t.Run("kills a QEMU that does not", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "stubborn"))
+		require.NoError(t, err)
+		require.NoError(t, m.Stop(t.Context()))
+		require.Equal(t, Stopped, m.Wait().Reason)
+	})
+	t.Run("kills when the context ends", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "stubborn"))
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, m.Stop(ctx))
+		require.Equal(t, Stopped, m.Wait().Reason)
+	})
+	t.Run("kills a QEMU that is halted", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "obedient"))
+		require.NoError(t, err)
+		require.NoError(t, syscall.Kill(m.PID(), syscall.SIGSTOP))
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err = m.Status(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = m.Status(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, m.Stop(t.Context()))
+		require.Equal(t, Stopped, m.Wait().Reason)
+	})
+	t.Run("from many at once", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "obedient"))
+		require.NoError(t, err)
+		errs := make(chan error)
+		for range 8 {
+			go func() { errs <- m.Stop(t.Context()) }()
+			go func() { errs <- m.Kill() }()
+		}
+		for range 16 {
+			require.NoError(t, <-errs)
+		}
+		require.Equal(t, Stopped, m.Wait().Reason)
+	})
+}
+
+func TestAnEndNobodyAskedFor(t *testing.T) {
+	for role, want := range map[string]Exit{
+		"exits":             {InternalError, "exit status 3: out of something"},
+		"hit-by-a-signal":   {Killed, "SIGUSR1 (user defined signal 1)"},
+		"hangs-at-shutdown": {GuestShutdown, ""},
+		"leaves-children":   {InternalError, "exit status 0"},
+	} {
+		t.Run(role, func(t *testing.T) {
+			noLeaks(t)
+			m, err := Start(t.Context(), fake(t, role))
+			require.NoError(t, err)
+			require.Equal(t, want, m.Wait())
+		})
+	}
+	t.Run("kill -9", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "obedient"))
+		require.NoError(t, err)
+		require.NoError(t, syscall.Kill(m.PID(), syscall.SIGKILL))
+		require.Equal(t, Exit{Killed, "SIGKILL (killed)"}, m.Wait())
+	})
+}
+
+func TestQMPThatMisbehaves(t *testing.T) {
+	t.Run("a flood of events", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "chatty"))
+		require.NoError(t, err)
+		_, err = m.Status(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, m.Stop(t.Context()))
+	})
+	t.Run("a line without end", func(t *testing.T) {
+		noLeaks(t)
+		m, err := Start(t.Context(), fake(t, "bad-qmp"))
+		require.NoError(t, err)
+		require.NoError(t, m.Stop(t.Context()))
+		require.Equal(t, Stopped, m.Wait().Reason)
+	})
+}
+
+func TestAutoGivesUpAKVMThatDoesNotWork(t *testing.T) {
+	for role, why := range map[string]string{
+		"broken-kvm": "KVM internal error. Suberror: 1, emulation failure",
+		"no-kvm":     "QEMU ended at once: exit status 1: failed to initialize kvm: Permission denied",
+	} {
+		t.Run(role, func(t *testing.T) {
+			noLeaks(t)
+			pretendKVM(t)
+			told := make(chan string, 10)
+			cfg := fake(t, role)
+			cfg.Accel = Auto
+			cfg.OnFallback = func(why string) { told <- why }
+			m, err := Start(t.Context(), cfg)
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return m.Accel() == TCG }, patience, time.Millisecond)
+			require.NoError(t, m.Stop(t.Context()))
+			require.Equal(t, Exit{Reason: Stopped}, m.Wait())
+			require.Equal(t, "KVM does not work here ("+why+"); using TCG from now on", <-told)
+
+			m, err = Start(t.Context(), cfg)
+			require.NoError(t, err)
+			require.Equal(t, TCG, m.Accel(), "it is remembered")
+			require.NoError(t, m.Stop(t.Context()))
+			require.Empty(t, told, "and told once")
+
+			cfg.Accel = KVM
+			if m, err = Start(t.Context(), cfg); err == nil {
+				require.Equal(t, InternalError, m.Wait().Reason)
+			}
+			require.Empty(t, told, "who asks for KVM gets KVM")
+		})
+	}
+}
+
+func TestKVMThatFailsAfterBootIsAnEnd(t *testing.T) {
+	noLeaks(t)
+	pretendKVM(t)
+	cfg := fake(t, "obedient")
+	cfg.Accel = Auto
+	cfg.OnFallback = func(string) { t.Error("told of a fallback") }
+	m, err := Start(t.Context(), cfg)
+	require.NoError(t, err)
+	require.Equal(t, KVM, m.Accel())
+	m.Booted()
+	require.NoError(t, syscall.Kill(m.PID(), syscall.SIGKILL))
+	require.Equal(t, Killed, m.Wait().Reason)
+}
+
+func TestAFaultThatIsNotKVMsIsNotBlamedOnIt(t *testing.T) {
+	for _, role := range []string{"talkative-failure", "exits"} {
+		t.Run(role, func(t *testing.T) {
+			noLeaks(t)
+			pretendKVM(t)
+			cfg := fake(t, role)
+			cfg.Accel = Auto
+			cfg.OnFallback = func(string) { t.Error("told of a fallback") }
+			if m, err := Start(t.Context(), cfg); err == nil {
+				require.Equal(t, InternalError, m.Wait().Reason)
+			}
+			require.False(t, newVerdict(cfg.Binary).unusable())
+		})
+	}
+}
+
+func TestWithoutKVM(t *testing.T) {
+	kvmDevice = filepath.Join(t.TempDir(), "kvm")
+	t.Cleanup(func() { kvmDevice = "/dev/kvm" })
+	_, err := KVM.candidates("")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, "cannot use KVM")
+	accels, err := Auto.candidates("")
+	require.NoError(t, err)
+	require.Equal(t, []Accel{TCG}, accels)
+}
+
+func TestParseAccel(t *testing.T) {
+	t.Setenv("NESIM_ACCEL", "")
+	for in, want := range map[string]Accel{"": Auto, "auto": Auto, "kvm": KVM, "tcg": TCG} {
+		a, err := ParseAccel(in)
+		require.NoError(t, err)
+		require.Equal(t, want, a)
+	}
+	t.Setenv("NESIM_ACCEL", "tcg")
+	a, err := ParseAccel("")
+	require.NoError(t, err)
+	require.Equal(t, TCG, a)
+	t.Setenv("NESIM_ACCEL", "xen")
+	_, err = ParseAccel("")
+	require.EqualError(t, err, `NESIM_ACCEL "xen": choose auto, kvm or tcg`)
+}
+
+func TestTheVerdictIsOnTheBinary(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	binary := filepath.Join(t.TempDir(), "qemu")
+	require.NoError(t, os.WriteFile(binary, []byte("1"), 0o700))
+	v := newVerdict(binary)
+	require.False(t, v.unusable())
+	v.record("for a reason")
+	require.True(t, newVerdict(binary).unusable())
+	require.NoError(t, os.WriteFile(binary, []byte("another"), 0o700))
+	require.False(t, newVerdict(binary).unusable())
+	require.False(t, newVerdict("/nowhere").unusable())
+}
+
+// pretendKVM makes auto believe in a /dev/kvm.
+func pretendKVM(t *testing.T) {
+	t.Helper()
+	kvmDevice = os.DevNull
+	t.Cleanup(func() { kvmDevice = "/dev/kvm" })
+}
+
+func TestQEMUOutlivesTheThreadThatAskedForIt(t *testing.T) {
+	noLeaks(t)
+	cfg := fake(t, "obedient")
+	var m *Machine
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		m, err = Start(t.Context(), cfg)
+	}()
+	<-done
+	require.NoError(t, err)
+	for range 100 {
+		runtime.GC()
+		time.Sleep(time.Millisecond)
+	}
+	status, err := m.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "running", status)
+	require.NoError(t, m.Stop(t.Context()))
+}
+
+func TestQEMUDiesWithNesim(t *testing.T) {
+	p, err := parts()
+	require.NoError(t, err)
+	noLeaks(t)
+	cfg := fake(t, "nesim")
+	kernel := filepath.Join(t.TempDir(), "kernel")
+	require.NoError(t, os.WriteFile(kernel, p.kernel, 0o600))
+	nesim := exec.Command(cfg.Binary)
+	nesim.Env = append(os.Environ(), binaryVar+"="+p.binary, kernelVar+"="+kernel)
+	nesim.Stderr = os.Stderr
+	out, err := nesim.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, nesim.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, 0))
+	require.NoError(t, nesim.Process.Kill())
+	require.Error(t, nesim.Wait())
+	gone(t, pid)
+}
+
+// playNesim starts a machine, tells its process id, and waits to be killed.
+func playNesim() {
+	kernel, err := os.Open(os.Getenv(kernelVar))
+	must(err)
+	m, err := Start(context.Background(), Config{
+		Binary: os.Getenv(binaryVar), CPUs: 1, MemoryBytes: 64 << 20, Kernel: kernel, Accel: TCG,
+	})
+	must(err)
+	_, err = os.Stdout.WriteString(strconv.Itoa(m.PID()) + "\n")
+	must(err)
+	m.Wait()
+}
