@@ -1,0 +1,209 @@
+// Package vmm runs an enclave's virtual machine for the hypervisor: a QEMU microvm, its virtio-vsock device joined to
+// the vsock switch, and its console.
+//
+// Ownership: a vm owns its QEMU process, its devices' sockets and their folder, its place on the switch and its
+// console. One goroutine, run, takes all of it down again when QEMU ends, and then lets Wait return; nothing of the
+// machine is left by that time but what followers of its console still read, for a bounded while.
+package vmm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/nesim/nesim/qemu"
+	"github.com/nesim/nesim/sim/hypervisor"
+	"github.com/nesim/nesim/sim/vsock"
+)
+
+// Config says what the machines are made of.
+type Config struct {
+	Binary    string     // QEMU's
+	Accel     qemu.Accel // the accelerator, or auto
+	Dir       string     // a private folder for the machines' sockets
+	Switch    *vsock.Switch
+	HostVsock bool // the host kernel's vhost-vsock in place of the device in user space
+	Log       *slog.Logger
+}
+
+// VMM starts enclaves' machines. It implements hypervisor.VMM.
+type VMM struct {
+	cfg  Config
+	host *hostHeartbeats // where the host kernel's vsock is used
+
+	mu     sync.Mutex // a leaf
+	recent []*vm      // the newest machines, ended ones too, oldest first
+}
+
+// remembered is how many machines' last words are kept.
+const remembered = 64
+
+// New returns a VMM; Close gives back what it holds. It fails where the host kernel's vsock is asked for in vain.
+func New(cfg Config) (*VMM, error) {
+	v := &VMM{cfg: cfg}
+	if cfg.HostVsock {
+		host, err := listenHost(v)
+		if err != nil {
+			return nil, err
+		}
+		v.host = host
+	}
+	return v, nil
+}
+
+// Close ends what New began. The machines must have ended.
+func (v *VMM) Close() {
+	if v.host != nil {
+		v.host.close()
+	}
+}
+
+// LastLines gives the last console lines of the newest machine that had the CID: what it said before it failed.
+func (v *VMM) LastLines(cid uint32, n int) []string {
+	if m := v.newest(cid); m != nil {
+		return m.console.lastLines(n)
+	}
+	return nil
+}
+
+// newest finds the newest machine that has or had the CID.
+func (v *VMM) newest(cid uint32) *vm {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range slices.Backward(v.recent) {
+		if m.spec.CID == cid {
+			return m
+		}
+	}
+	return nil
+}
+
+// Start implements hypervisor.VMM.
+func (v *VMM) Start(ctx context.Context, spec hypervisor.VMSpec) (hypervisor.VM, error) {
+	m := &vm{vmm: v, spec: spec, started: make(chan struct{}), done: make(chan struct{})}
+	if err := m.start(ctx); err != nil {
+		m.release()
+		return nil, err
+	}
+	v.mu.Lock()
+	v.recent = append(v.recent, m)
+	if len(v.recent) > remembered {
+		v.recent = slices.Delete(v.recent, 0, len(v.recent)-remembered)
+	}
+	v.mu.Unlock()
+	go m.run()
+	return m, nil
+}
+
+// vm is one machine. Its fields are written before it has started, and by run alone after that.
+type vm struct {
+	vmm     *VMM
+	spec    hypervisor.VMSpec
+	machine *qemu.Machine
+	started chan struct{} // closed once machine is set
+	console console
+	undo    []func() // what release calls, last first
+	done    chan struct{}
+	exit    hypervisor.Exit
+}
+
+// Wait implements hypervisor.VM.
+func (m *vm) Wait() hypervisor.Exit {
+	<-m.done
+	return m.exit
+}
+
+// Stop implements hypervisor.VM.
+func (m *vm) Stop(ctx context.Context) error {
+	err := m.machine.Stop(ctx)
+	<-m.done
+	return err
+}
+
+// run waits for the machine's end and takes down what was built around it.
+func (m *vm) run() {
+	exit := m.machine.Wait()
+	m.console.close()
+	m.release()
+	m.exit = hypervisor.Exit{Reason: reasons[exit.Reason], Detail: exit.Detail}
+	m.vmm.cfg.Log.Info("enclave's machine ended", "cid", m.spec.CID, "why", exit)
+	close(m.done)
+}
+
+func (m *vm) release() {
+	for len(m.undo) > 0 {
+		last := len(m.undo) - 1
+		m.undo[last]()
+		m.undo = m.undo[:last]
+	}
+}
+
+func (m *vm) later(f func()) { m.undo = append(m.undo, f) }
+
+func (m *vm) start(ctx context.Context) error {
+	cfg := qemu.Config{
+		Name:        fmt.Sprintf("nesim-enclave-%d", m.spec.CID),
+		Binary:      m.vmm.cfg.Binary,
+		Accel:       m.vmm.cfg.Accel,
+		CPUs:        m.spec.CPUs,
+		MemoryBytes: m.spec.MemoryBytes,
+		Kernel:      m.spec.Kernel,
+		Initrd:      m.spec.Initrd,
+		Cmdline:     m.spec.Cmdline,
+		Console:     &m.console,
+		OnFallback:  func(why string) { m.vmm.cfg.Log.Warn(why) },
+	}
+	dir := filepath.Join(m.vmm.cfg.Dir, strconv.FormatUint(uint64(m.spec.CID), 10))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of the machine's sockets: %w", err)
+	}
+	m.later(func() { os.RemoveAll(dir) })
+	if err := m.serveConsole(); err != nil {
+		return err
+	}
+	if err := m.serveVsock(dir, &cfg); err != nil {
+		return err
+	}
+	machine, err := qemu.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	m.machine = machine
+	close(m.started)
+	return nil
+}
+
+// serveConsole makes the console of an enclave in debug mode readable where real ones have it: on the hypervisor's
+// CID, at a port that follows from the enclave's.
+func (m *vm) serveConsole() error {
+	if !m.spec.Debug {
+		return nil
+	}
+	addr := vsock.Addr{ContextID: vsock.CIDHypervisor, Port: m.spec.CID + vsock.ConsolePortBase}
+	listener, err := m.vmm.cfg.Switch.Listen(addr)
+	if err != nil {
+		return fmt.Errorf("serve the console: %w", err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() { m.console.serve(listener) })
+	m.later(func() {
+		listener.Close()
+		all.Wait()
+	})
+	return nil
+}
+
+// reasons translates QEMU's reasons into the hypervisor's.
+var reasons = map[qemu.ExitReason]hypervisor.ExitReason{
+	qemu.Stopped:       hypervisor.ExitAsked,
+	qemu.GuestShutdown: hypervisor.ExitGuest,
+	qemu.GuestReset:    hypervisor.ExitGuest,
+	qemu.GuestPanic:    hypervisor.ExitGuestPanic,
+	qemu.Killed:        hypervisor.ExitKilled,
+	qemu.InternalError: hypervisor.ExitInternalError,
+}
