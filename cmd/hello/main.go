@@ -1,0 +1,52 @@
+// Program hello is the workload of nesim's hello enclave. It prints a line to the console every second, echoes on vsock
+// port 5005, and on port 5006 takes commands, one a line, each answered by one line:
+//
+//	env       tells the environment
+//	exit N    exits with code N
+//	crash     dies by SIGSEGV
+//	panic     panics the enclave's kernel
+//	hang      stops, as a dead-locked workload does: the console falls silent and nothing answers any more, while
+//	          the machine itself idles on
+//
+// A command that ends the enclave is answered before it acts.
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+const (
+	echoPort    = 5005
+	controlPort = 5006
+)
+
+func main() {
+	for port, handle := range map[uint32]func(*conn){echoPort: echo, controlPort: control} {
+		l, err := listen(port)
+		if err != nil {
+			fmt.Println("hello:", err)
+			os.Exit(1)
+		}
+		go l.serve(handle)
+	}
+	start := time.Now()
+	for range time.Tick(time.Second) {
+		fmt.Printf("hello from the enclave, up %d s\n", time.Since(start)/time.Second)
+	}
+}
+
+// echo sends back what it receives, until the peer has sent all.
+func echo(c *conn) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// loadModules loads the kernel modules that dir/order lists, one a line, each after those it needs, and then frees
+// their memory. A kernel may have some of them built in.
+func loadModules(dir string) error {
+	order, err := os.ReadFile(dir + "/order")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name := range strings.Lines(string(order)) {
+		if err := loadModule(dir + "/" + strings.TrimSpace(name)); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+func loadModule(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open module %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.FinitModule(fd, "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", path, err)
+	}
+	return nil
+}

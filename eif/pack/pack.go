@@ -1,0 +1,246 @@
+// Package pack makes an EIF of a file tree, a kernel and nesim's init.
+//
+// The EIF has two ramdisks, as AWS's tools make them. The first, bootstrap, holds /init and the kernel's modules, so
+// that PCR1 depends on kernel, command line, modules and init alone. The second, the application's, holds its root
+// directory as /rootfs and its arguments and environment as /cmd and /env, so that PCR2 depends on the application
+// alone. Both are plain cpio archives: the kernel copies one faster than it unpacks a smaller one.
+//
+// The same input gives the same file, to the byte: files are sorted and numbered in that order, and carry no times and
+// no owners but those they are given. Contents are streamed from the files into the EIF, each once.
+//
+// Goroutines: Build starts one for each ramdisk and waits for both. Nothing else here has state.
+package pack
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nesim/nesim/eif"
+)
+
+// DefaultCmdline is the kernel's command line, chosen by measuring boots:
+//
+//	console=ttyS0     the console of an enclave in debug mode
+//	quiet             saves the kernel's lines: a panic is still told
+//	panic=-1 reboot=t a panic ends the enclave at once, by a triple fault, which asks nothing of firmware
+//	pci=off, i8042.*  does not look for what no enclave has
+const DefaultCmdline = "console=ttyS0 quiet panic=-1 reboot=t pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on"
+
+// Modules names the kernel modules that init needs in the ramdisk, where they are not built in: those that find an
+// enclave's devices, drive its vsock, and drive its NSM.
+var Modules = []string{"virtio_mmio", "vmw_vsock_virtio_transport", "nsm"}
+
+// Spec is what goes into an image.
+type Spec struct {
+	Application Application
+	Kernel      string   // path of a bzImage
+	Modules     []string // paths of kernel modules (.ko, .ko.xz, .ko.zst, .ko.gz), with all that they need, in any order
+	Init        string   // path of another init than nesim's own
+	Cmdline     string   // DefaultCmdline where empty
+	Signer      *eif.Signer
+
+	// Metadata is stored as it is, but for what is empty in Build: BuildTool becomes "nesim", OperatingSystem "Linux",
+	// and BuildTime what SOURCE_DATE_EPOCH says (https://reproducible-builds.org/specs/source-date-epoch), else 1970.
+	// It is not measured.
+	Metadata eif.Metadata
+
+	// Output is the path of the EIF. It appears whole or not at all, replacing a file that was there.
+	Output string
+}
+
+// Build builds an image and returns its measurements. Its errors are one line.
+func Build(ctx context.Context, spec Spec) (eif.Measurements, error) {
+	m, err := build(ctx, spec)
+	if err != nil {
+		return eif.Measurements{}, fmt.Errorf("build EIF %s: %w", spec.Output, err)
+	}
+	return m, nil
+}
+
+func build(ctx context.Context, spec Spec) (m eif.Measurements, err error) {
+	metadata, err := spec.metadata()
+	if err != nil {
+		return m, err
+	}
+	bootstrap, err := spec.bootstrap()
+	if err != nil {
+		return m, fmt.Errorf("bootstrap ramdisk: %w", err)
+	}
+	application, err := spec.Application.ramdisk()
+	if err != nil {
+		return m, fmt.Errorf("application ramdisk: %w", err)
+	}
+	kernel, err := openRegular(spec.Kernel)
+	if err != nil {
+		return m, fmt.Errorf("kernel: %w", err)
+	}
+	defer kernel.Close()
+	cmdline := spec.Cmdline
+	if cmdline == "" {
+		cmdline = DefaultCmdline
+	}
+	err = writeFile(spec.Output, func(f *os.File) error {
+		ramdisks, stop := stream(ctx, bootstrap, application)
+		defer stop()
+		m, err = eif.Build(ctx, f, eif.BuildSpec{
+			Kernel: kernel, Cmdline: cmdline, Ramdisks: ramdisks, Metadata: metadata, Signer: spec.Signer,
+		})
+		return err
+	})
+	return m, err
+}
+
+// bootstrap returns the bootstrap ramdisk. It has the nodes that the kernel and a Go program want open before init can
+// mount /dev.
+func (s Spec) bootstrap() (tree, error) {
+	modules, err := readModules(s.Modules)
+	if err != nil {
+		return nil, err
+	}
+	program, err := s.init()
+	if err != nil {
+		return nil, err
+	}
+	return newTree(append(moduleEntries(modules),
+		directory("dev"),
+		charDevice("dev/console", 0o600, 5, 1), // Documentation/admin-guide/devices.txt
+		charDevice("dev/null", 0o666, 1, 3),
+		file("init", 0o755, program),
+	))
+}
+
+func (s Spec) init() ([]byte, error) {
+	if s.Init == "" {
+		return program("init")
+	}
+	f, err := openRegular(s.Init)
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	defer f.Close()
+	data, err := readLimited(f)
+	if err != nil {
+		return nil, fmt.Errorf("init %s: %w", s.Init, err)
+	}
+	return data, nil
+}
+
+// metadata returns the metadata section.
+func (s Spec) metadata() ([]byte, error) {
+	m := s.Metadata
+	if m.Build.BuildTool == "" {
+		m.Build.BuildTool = "nesim"
+	}
+	if m.Build.OperatingSystem == "" {
+		m.Build.OperatingSystem = "Linux"
+	}
+	if m.Build.BuildTime == "" {
+		at, err := sourceDate()
+		if err != nil {
+			return nil, err
+		}
+		m.Build.BuildTime = eif.FormatBuildTime(at)
+	}
+	return m.Encode()
+}
+
+// sourceDate returns the time that SOURCE_DATE_EPOCH tells, in seconds after 1970.
+func sourceDate() (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		return time.Unix(0, 0), nil
+	}
+	seconds, err := strconv.ParseUint(text, 10, 38) // to the year 9999 and some more
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH is %q: it should be a number of seconds after 1970", text)
+	}
+	return time.Unix(int64(seconds), 0), nil
+}
+
+// streamBuffer is how much of a ramdisk is gathered before it is handed on, in bytes.
+const streamBuffer = 256 << 10
+
+// stream returns readers of archives, each written by a goroutine while it is read. stop ends the goroutines and waits
+// for them.
+func stream(ctx context.Context, archives ...tree) (readers []io.Reader, stop func()) {
+	var writers sync.WaitGroup
+	var pipes []*io.PipeReader
+	for _, t := range archives {
+		r, w := io.Pipe()
+		readers, pipes = append(readers, r), append(pipes, r)
+		writers.Go(func() {
+			b := bufio.NewWriterSize(w, streamBuffer)
+			err := t.write(ctx, b)
+			if err == nil {
+				err = b.Flush()
+			}
+			w.CloseWithError(err)
+		})
+	}
+	return readers, func() {
+		for _, r := range pipes {
+			r.Close()
+		}
+		writers.Wait()
+	}
+}
+
+// openRegular opens a regular file.
+func openRegular(path string) (*os.File, error) {
+	if path == "" {
+		return nil, errors.New("no file is named")
+	}
+	info, err := os.Stat(path) // before opening it: a pipe would block
+	if err != nil {
+		return nil, plain(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is a %s: it should be a regular file", path, kind(info.Mode()))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plain(err)
+	}
+	return f, nil
+}
+
+// writeFile writes a file by another name in the same folder and renames it when it is whole.
+func writeFile(path string, write func(*os.File) error) (err error) {
+	if path == "" {
+		return errors.New("no output file is named")
+	}
+	switch info, err := os.Stat(path); {
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("there is a %s of that name", kind(info.Mode()))
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return plain(err)
+	}
+	part := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%08x.part", filepath.Base(path), rand.Uint32()))
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return fmt.Errorf("create in %s: %w", filepath.Dir(path), errors.Unwrap(err))
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(part)
+		}
+	}()
+	err = write(f)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
