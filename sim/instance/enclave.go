@@ -1,0 +1,214 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nesim/nesim/sim/hypervisor"
+	"github.com/nesim/nesim/sim/nedriver"
+	"github.com/nesim/nesim/sim/vsock"
+)
+
+// rememberedEndings is how many ended enclaves can still be asked how they ended.
+const rememberedEndings = 256
+
+// enclave is an enclave with the process of the parent that runs it.
+type enclave struct {
+	instance *Instance
+	process  *nedriver.Process
+	driver   *nedriver.Enclave
+	name, id string
+	debug    bool
+
+	mu      sync.Mutex // a leaf
+	info    Description
+	running bool // its heartbeat has been answered
+	asked   bool // the parent ends it
+
+	ending Ending        // set before ended is closed
+	ended  chan struct{} // closed when it has ended and nothing of it is left
+}
+
+// create makes an enclave that has nothing yet, and the goroutine that waits for its end.
+func (i *Instance) create(spec *RunSpec) (*enclave, error) {
+	process := i.host.NewProcess()
+	driver, err := i.driver.Open(process).CreateVM()
+	if err != nil {
+		return nil, err
+	}
+	e := &enclave{
+		instance: i, process: process, driver: driver, ended: make(chan struct{}),
+		id: enclaveID(driver.SlotUID()), debug: spec.Debug,
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		_ = process.Exit()
+		return nil, errors.New("the daemon is ending")
+	}
+	e.name = i.uniqueName(spec)
+	i.enclaves = append(i.enclaves, e)
+	i.watches.Go(e.watch)
+	return e, nil
+}
+
+// uniqueName gives the name asked for, with a number behind it where that is taken. i.mu is held.
+func (i *Instance) uniqueName(spec *RunSpec) string {
+	wanted := spec.Name
+	if wanted == "" {
+		wanted = baseName(spec.EIFPath)
+	}
+	name := wanted
+	for n := 1; slices.ContainsFunc(i.enclaves, func(e *enclave) bool { return e.name == name }); n++ {
+		name = wanted + "_" + strconv.Itoa(n)
+	}
+	return name
+}
+
+// watch waits for the enclave's descriptor to hang up or to be closed, gives back all that the enclave has, and
+// records how it ended.
+func (e *enclave) watch() {
+	<-e.driver.Done()
+	hungUpAt := time.Now()
+	slot, _ := e.instance.hypervisor.Slot(e.driver.SlotUID())
+	if err := e.process.Exit(); err != nil {
+		e.instance.cfg.Log.Warn("free the enclave", "enclave", e.id, "error", err)
+	}
+	e.mu.Lock()
+	asked := e.asked
+	e.mu.Unlock()
+	e.ending = Ending{Name: e.name, ID: e.id, Asked: asked}
+	switch {
+	case asked:
+		e.ending.Reason = hypervisor.ExitAsked.String()
+	case slot.Exit != nil:
+		e.ending.Reason, e.ending.Detail = slot.Exit.Reason.String(), slot.Exit.Detail
+		e.ending.HangUpMicros = hungUpAt.Sub(slot.EndedAt).Microseconds()
+	default:
+		e.ending.Reason, e.ending.Detail = "unknown", fmt.Sprint(e.driver.Err())
+	}
+	e.instance.forget(e)
+	close(e.ended)
+}
+
+// forget moves an enclave from the running ones to the ended.
+func (i *Instance) forget(e *enclave) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.enclaves = slices.DeleteFunc(i.enclaves, func(other *enclave) bool { return other == e })
+	i.ended = append(i.ended, e)
+	if len(i.ended) > rememberedEndings {
+		i.ended = slices.Delete(i.ended, 0, len(i.ended)-rememberedEndings)
+	}
+}
+
+// terminate closes the enclave's descriptor and waits until nothing is left.
+func (e *enclave) terminate() {
+	e.mu.Lock()
+	if !e.hungUp() {
+		e.asked = true
+	}
+	e.mu.Unlock()
+	_ = e.driver.Close() // os.ErrClosed where another was first
+	<-e.ended
+}
+
+func (e *enclave) hungUp() bool { return errors.Is(e.driver.Err(), nedriver.ErrHangUp) }
+
+// find looks for an enclave by its ID or name, among the running ones and then among the ended, newest first.
+func (i *Instance) find(id string, ended bool) (*enclave, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	is := func(e *enclave) bool { return e.id == id || e.name == id }
+	for _, e := range slices.Backward(i.enclaves) {
+		if is(e) {
+			return e, nil
+		}
+	}
+	for _, e := range slices.Backward(i.ended) {
+		if ended && is(e) {
+			return e, nil
+		}
+	}
+	var names []string
+	for _, e := range i.enclaves {
+		names = append(names, e.name)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no enclave %q: none is running", id)
+	}
+	return nil, fmt.Errorf("no enclave %q: running are %s", id, strings.Join(names, ", "))
+}
+
+// Enclaves describes the enclaves that run.
+func (i *Instance) Enclaves() []Description {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	list := []Description{}
+	for _, e := range i.enclaves {
+		if described, running := e.describe(); running {
+			list = append(list, described)
+		}
+	}
+	return list
+}
+
+// describe tells whether the enclave runs, and if so all about it.
+func (e *enclave) describe() (Description, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	described := e.info
+	described.State, described.Flags = "RUNNING", "NONE"
+	if e.asked {
+		described.State = "TERMINATING"
+	}
+	if e.debug {
+		described.Flags = "DEBUG_MODE"
+	}
+	return described, e.running
+}
+
+// Terminate ends an enclave, named by its ID or name, and waits until nothing of it is left.
+func (i *Instance) Terminate(id string) (Ending, error) {
+	e, err := i.find(id, false)
+	if err != nil {
+		return Ending{}, err
+	}
+	e.terminate()
+	return e.ending, nil
+}
+
+// WaitEnclave waits for the end of an enclave, named by its ID or name. One that has ended lately can be named too.
+func (i *Instance) WaitEnclave(ctx context.Context, id string) (Ending, error) {
+	e, err := i.find(id, true)
+	if err != nil {
+		return Ending{}, err
+	}
+	select {
+	case <-e.ended:
+		return e.ending, nil
+	case <-ctx.Done():
+		return Ending{}, ctx.Err()
+	}
+}
+
+// Console connects to the console of an enclave in debug mode, named by its ID or name.
+func (i *Instance) Console(ctx context.Context, id string) (vsock.Conn, error) {
+	e, err := i.find(id, false)
+	if err != nil {
+		return nil, err
+	}
+	if !e.debug {
+		return nil, fmt.Errorf("enclave %s has no console: run it with --debug-mode", e.name)
+	}
+	e.mu.Lock()
+	cid := uint32(e.info.CID)
+	e.mu.Unlock()
+	return i.DialVsock(ctx, vsock.CIDHypervisor, cid+vsock.ConsolePortBase)
+}

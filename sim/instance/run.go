@@ -1,0 +1,233 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/sim/nedriver"
+	"github.com/nesim/nesim/sim/parent"
+)
+
+const (
+	mib      = 1 << 20
+	hugePage = nedriver.PageSize2M
+
+	lastLines = 8 // of the console, quoted when an enclave does not come up
+)
+
+// RunEnclave runs an enclave as nitro-cli does and returns when its heartbeat has been answered. progress is called
+// with a line for people at each step. On an error, and when ctx ends before the heartbeat, nothing is left.
+func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(string)) (RunInfo, error) {
+	image, err := openImage(spec)
+	if err != nil {
+		return RunInfo{}, err
+	}
+	defer image.Close()
+	e, err := i.create(&spec)
+	if err != nil {
+		return RunInfo{}, err
+	}
+	info, err := e.launch(ctx, spec, image, progress)
+	if err != nil {
+		e.terminate()
+		return RunInfo{}, err
+	}
+	return info, nil
+}
+
+// image is an EIF file to be run.
+type image struct {
+	*os.File
+	size int64
+}
+
+// openImage opens an EIF and finds out, before anything is set up, whether it is one that could run.
+func openImage(spec RunSpec) (*image, error) {
+	// Without O_NONBLOCK the opening of a FIFO would wait for a writer.
+	f, err := os.OpenFile(spec.EIFPath, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	img, err := checkImage(f, spec)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", spec.EIFPath, err)
+	}
+	return img, nil
+}
+
+func checkImage(f *os.File, spec RunSpec) (*image, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a file")
+	}
+	parsed, err := eif.Open(f, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	header := parsed.Header()
+	if arch := header.Arch(); arch != eif.ArchX86_64 {
+		return nil, fmt.Errorf("the image is for %s: nesim runs images for x86_64", arch)
+	}
+	if err := checkSignature(parsed); err != nil {
+		return nil, err
+	}
+	if need := uint64(info.Size()) + nedriver.EIFLoadOffset; spec.MemoryMiB*mib < need {
+		return nil, fmt.Errorf("the image of %d MiB does not fit into %d MiB of memory: give --memory at least %d",
+			(info.Size()+mib-1)/mib, spec.MemoryMiB, (need+mib-1)/mib)
+	}
+	return &image{f, info.Size()}, nil
+}
+
+// checkSignature refuses a certificate that is out of its dates, as nitro-cli does before the start.
+func checkSignature(img *eif.Image) error {
+	signature, err := img.Signature()
+	if err != nil || signature == nil {
+		return err
+	}
+	return signature.CheckValidity(time.Now())
+}
+
+// launch gives a new enclave its memory, image and CPUs, starts it and waits for its heartbeat.
+func (e *enclave) launch(ctx context.Context, spec RunSpec, img *image, progress func(string)) (info RunInfo, err error) {
+	info = RunInfo{Name: e.name, ID: e.id, ProcessID: os.Getpid()}
+	progress("Start allocating memory...")
+	if info.MemoryMiB, err = e.load(ctx, spec, img); err != nil {
+		return info, err
+	}
+	if info.CPUIDs, err = e.addCPUs(spec); err != nil {
+		return info, err
+	}
+	info.CPUCount = len(info.CPUIDs)
+	heartbeat, err := e.instance.heartbeats.Expect()
+	if err != nil {
+		return info, err
+	}
+	defer heartbeat.Close()
+	if info.CID, err = e.start(spec); err != nil {
+		return info, err
+	}
+	e.publish(info, false)
+	progress(fmt.Sprintf("Started enclave with enclave-cid: %d, memory: %d MiB, cpu-ids: %v", info.CID, info.MemoryMiB, info.CPUIDs))
+	if err := e.await(ctx, heartbeat, info, img); err != nil {
+		return info, err
+	}
+	e.publish(info, true)
+	return info, nil
+}
+
+// publish makes known what the enclave has, and whether it runs.
+func (e *enclave) publish(info RunInfo, running bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info.RunInfo, e.running = info, running
+	if slot, ok := e.instance.hypervisor.Slot(e.driver.SlotUID()); ok && slot.Measurements != nil {
+		e.info.Measurements = *slot.Measurements
+	}
+}
+
+// load writes the image into huge pages and donates them. It returns their size in MiB.
+func (e *enclave) load(ctx context.Context, spec RunSpec, img *image) (uint64, error) {
+	size := (spec.MemoryMiB*mib + hugePage - 1) / hugePage * hugePage
+	memory, err := e.process.Mmap(nedriver.MapSpec{Size: size, PageSize: hugePage})
+	if err != nil {
+		return 0, fmt.Errorf("allocate %d MiB for the enclave: %w", spec.MemoryMiB, err)
+	}
+	offset, err := e.driver.GetImageLoadInfo(nedriver.NEEIFImage)
+	if err != nil {
+		return 0, fmt.Errorf("ask where the image goes: %w", err)
+	}
+	if err := copyImage(ctx, memory, int64(offset), img); err != nil {
+		return 0, fmt.Errorf("load the image into the enclave's memory: %w", err)
+	}
+	err = e.driver.SetUserMemoryRegion(nedriver.UserMemoryRegion{MemorySize: size, UserspaceAddr: memory.Addr()})
+	if err != nil {
+		return 0, fmt.Errorf("donate the memory: %w", err)
+	}
+	return size / mib, nil
+}
+
+// copyImage copies the image into memory, as much of it as there was when it was checked.
+func copyImage(ctx context.Context, memory io.WriterAt, offset int64, img *image) error {
+	n, err := io.CopyBuffer(io.NewOffsetWriter(memory, offset), &contextReader{ctx, io.NewSectionReader(img, 0, img.size)}, make([]byte, mib))
+	if err == nil && n != img.size {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// contextReader ends with its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// addCPUs gives the enclave the CPUs that were named, or as many as were asked for.
+func (e *enclave) addCPUs(spec RunSpec) (ids []uint32, err error) {
+	wanted := spec.CPUIDs
+	if len(wanted) == 0 {
+		wanted = make([]uint32, spec.CPUCount) // CPU 0 lets the driver choose
+	}
+	for _, id := range wanted {
+		cpu, err := e.driver.AddVCPU(id)
+		if err != nil {
+			return nil, fmt.Errorf("add CPU %s: %w (the pool is %s)", cpuName(id), err, e.instance.cfg.CPUPool)
+		}
+		ids = append(ids, cpu)
+	}
+	return ids, nil
+}
+
+func cpuName(id uint32) string {
+	if id == 0 {
+		return "of the pool"
+	}
+	return fmt.Sprint(id)
+}
+
+func (e *enclave) start(spec RunSpec) (cid uint64, err error) {
+	start := nedriver.StartInfo{EnclaveCID: spec.CID}
+	if spec.Debug {
+		start.Flags = nedriver.NEEnclaveDebugMode
+	}
+	cid, err = e.driver.StartEnclave(start)
+	if why := e.instance.hypervisor.SlotError(e.driver.SlotUID()); err != nil && why != nil {
+		err = fmt.Errorf("start the enclave: %w", why) // the driver's code is all that a real parent sees; the hypervisor knows more
+	}
+	return cid, err
+}
+
+// await waits for the enclave to say that it has booted, for as long as nitro-cli does.
+func (e *enclave) await(ctx context.Context, heartbeat *parent.Expectation, info RunInfo, img *image) error {
+	err := heartbeat.Wait(ctx, uint32(info.CID), parent.Timeout(uint64(img.size), info.MemoryMiB*mib), e.driver.Done())
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	lines := e.instance.vmm.LastLines(uint32(info.CID), lastLines)
+	if len(lines) == 0 {
+		return fmt.Errorf("the enclave did not boot: %w", err)
+	}
+	return fmt.Errorf("the enclave did not boot: %w; its console's last lines: %s", err, strings.Join(lines, " | "))
+}
+
+// baseName is the name that nitro-cli gives an enclave by its image's file.
+func baseName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".eif") }
