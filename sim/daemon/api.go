@@ -1,0 +1,70 @@
+// Package daemon serves a simulated instance to the user's commands: HTTP with JSON bodies on a UNIX socket that is
+// private to the user, and the client that the commands use, which starts the daemon where none runs.
+//
+// Server owns the instance and every goroutine of its connections; Run returns when all of them have ended. A
+// request's context ends with its connection, so that an interrupted command gives back what it had begun.
+package daemon
+
+import (
+	"fmt"
+
+	"github.com/nesim/nesim/sim/instance"
+)
+
+const (
+	socketName    = "nesim.sock"
+	pciSocketName = "pci.sock"
+	logName       = "nesim.log"
+)
+
+// The paths of the requests.
+const (
+	pathAbout     = "/about"
+	pathShutdown  = "/shutdown"
+	pathEnclaves  = "/enclaves"
+	pathEnclave   = "/enclaves/{id}"
+	pathWait      = "/enclaves/{id}/wait"
+	pathConsole   = "/enclaves/{id}/console"
+	pathVsockDial = "/vsock/dial"   // ?cid=&port=[&wait]
+	pathListen    = "/vsock/listen" // ?port=
+)
+
+// About tells of a running daemon.
+type About struct {
+	PID       int    `json:"ProcessID"`
+	Version   string `json:"Version"`
+	Dir       string `json:"Dir"`
+	PCISocket string `json:"PCISocket"`
+	QEMU      string `json:"QEMU"`
+	Accel     string `json:"Accel"`
+	CPUPool   string `json:"CPUPool"`
+}
+
+// message is one line of an answer in parts: a line of progress, or the last, which has the result or the error.
+type message struct {
+	Progress string            `json:"progress,omitempty"`
+	Run      *instance.RunInfo `json:"run,omitempty"`
+	Error    string            `json:"error,omitempty"`
+}
+
+// failure is the body of an answer with an error's status.
+type failure struct {
+	Error string `json:"error"`
+}
+
+// Error is a request that the daemon refused; its text is for people.
+type Error struct{ Text string }
+
+func (e *Error) Error() string { return e.Text }
+
+// NotRunningError means that no daemon answers in a folder.
+type NotRunningError struct {
+	Dir string
+	Err error
+}
+
+func (e *NotRunningError) Error() string {
+	return fmt.Sprintf("no nesim daemon runs in %s: run-enclave and nesim serve start one", e.Dir)
+}
+
+func (e *NotRunningError) Unwrap() error { return e.Err }

@@ -1,0 +1,257 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nesim/nesim/sim/instance"
+)
+
+// Client speaks to the daemon of a folder. Its errors are *NotRunningError where none answers and *Error where the
+// daemon refused.
+type Client struct {
+	dir string
+	web http.Client
+}
+
+// NewClient returns a client for the daemon of dir, running or not.
+func NewClient(dir string) *Client {
+	c := &Client{dir: dir}
+	c.web.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return c.connect(ctx)
+		},
+	}
+	return c
+}
+
+func (c *Client) connect(ctx context.Context) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", filepath.Join(c.dir, socketName))
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &NotRunningError{Dir: c.dir, Err: err}
+	}
+	return conn, nil
+}
+
+// About asks the daemon about itself.
+func (c *Client) About(ctx context.Context) (about About, err error) {
+	return about, c.ask(ctx, http.MethodGet, pathAbout, nil, &about)
+}
+
+// Shutdown asks the daemon to end with all its enclaves and waits until it has given up its folder.
+func (c *Client) Shutdown(ctx context.Context) error {
+	if err := c.ask(ctx, http.MethodPost, pathShutdown, nil, nil); err != nil {
+		return err
+	}
+	for {
+		held, err := lock(c.dir)
+		if err == nil {
+			return held.Close()
+		}
+		if !errors.Is(err, errHeld) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Run runs an enclave and returns when it has sent its heartbeat. progress is called with each step, a line for
+// people. Where ctx ends before, so does the enclave.
+func (c *Client) Run(ctx context.Context, spec instance.RunSpec, progress func(string)) (instance.RunInfo, error) {
+	resp, err := c.send(ctx, http.MethodPost, pathEnclaves, spec)
+	if err != nil {
+		return instance.RunInfo{}, err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(resp.Body)
+	for {
+		var m message
+		if err := lines.Decode(&m); err != nil {
+			if ctx.Err() != nil {
+				return instance.RunInfo{}, ctx.Err()
+			}
+			return instance.RunInfo{}, errors.New("the daemon ended before the enclave ran: its log is " + filepath.Join(c.dir, logName))
+		}
+		switch {
+		case m.Error != "":
+			return instance.RunInfo{}, &Error{m.Error}
+		case m.Run != nil:
+			return *m.Run, nil
+		default:
+			progress(m.Progress)
+		}
+	}
+}
+
+// Enclaves describes the running enclaves.
+func (c *Client) Enclaves(ctx context.Context) (list []instance.Description, err error) {
+	return list, c.ask(ctx, http.MethodGet, pathEnclaves, nil, &list)
+}
+
+// Terminate ends an enclave, named by its ID or its name, and waits for its end.
+func (c *Client) Terminate(ctx context.Context, id string) (ending instance.Ending, err error) {
+	return ending, c.ask(ctx, http.MethodDelete, withID(pathEnclave, id), nil, &ending)
+}
+
+// Wait waits for the end of an enclave, named by its ID or its name.
+func (c *Client) Wait(ctx context.Context, id string) (ending instance.Ending, err error) {
+	return ending, c.ask(ctx, http.MethodGet, withID(pathWait, id), nil, &ending)
+}
+
+// Console opens the console of an enclave in debug mode, named by its ID or its name.
+func (c *Client) Console(ctx context.Context, id string) (Stream, error) {
+	return c.open(ctx, withID(pathConsole, id), nil)
+}
+
+// DialVsock connects to a port of an enclave, or of the parent (CID 3). With wait it tries until somebody listens there.
+func (c *Client) DialVsock(ctx context.Context, cid, port uint32, wait bool) (Stream, error) {
+	query := url.Values{"cid": {strconv.FormatUint(uint64(cid), 10)}, "port": {strconv.FormatUint(uint64(port), 10)}}
+	if wait {
+		query.Set("wait", "")
+	}
+	return c.open(ctx, pathVsockDial, query)
+}
+
+// AcceptVsock listens on a port of the parent (CID 3) and returns the first connection.
+func (c *Client) AcceptVsock(ctx context.Context, port uint32) (Stream, error) {
+	return c.open(ctx, pathListen, url.Values{"port": {strconv.FormatUint(uint64(port), 10)}})
+}
+
+func withID(path, id string) string {
+	return strings.Replace(path, "{id}", url.PathEscape(id), 1)
+}
+
+// ask sends a request and decodes the answer into result, unless that is nil.
+func (c *Client) ask(ctx context.Context, method, path string, body, result any) error {
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if result == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(result); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	req, err := request(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.web.Do(req)
+	if err != nil {
+		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
+			err = urlErr.Err // its text has the made-up address
+		}
+		return nil, err
+	}
+	return resp, refused(resp)
+}
+
+// refused turns an answer with an error's status into that error, and closes it.
+func refused(resp *http.Response) error {
+	if resp.StatusCode < http.StatusBadRequest {
+		return nil
+	}
+	defer resp.Body.Close()
+	var f failure
+	if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
+		return &Error{"the daemon answered " + resp.Status + ": it may be of another version: nesim shutdown ends it"}
+	}
+	return &Error{f.Error}
+}
+
+func request(ctx context.Context, method, path string, body any) (*http.Request, error) {
+	var content io.Reader = http.NoBody
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("write the request: %w", err)
+		}
+		content = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://nesim"+path, content)
+	if err != nil {
+		return nil, fmt.Errorf("write the request: %w", err)
+	}
+	return req, nil
+}
+
+// Stream is a connection that can be closed one way.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// open asks for a stream: a request that turns its own connection into one.
+func (c *Client) open(ctx context.Context, path string, query url.Values) (Stream, error) {
+	if query != nil {
+		path += "?" + query.Encode()
+	}
+	req, err := request(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", protocol)
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	s, err := upgrade(conn.(*net.UnixConn), req)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func upgrade(conn *net.UnixConn, req *http.Request) (Stream, error) {
+	if err := req.Write(conn); err != nil {
+		return nil, fmt.Errorf("ask the daemon: %w", err)
+	}
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, req)
+	if err != nil {
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	if err := refused(resp); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil, &Error{"the daemon answered " + resp.Status}
+	}
+	return &stream{UnixConn: conn, r: r}, nil
+}

@@ -1,0 +1,272 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nesim/nesim/sim/instance"
+	"github.com/nesim/nesim/sim/vsock"
+)
+
+const (
+	maxBody     = 64 << 10         // of a request, in bytes
+	endPatience = 30 * time.Second // for requests under way when the daemon ends
+)
+
+// Config says how a daemon runs.
+type Config struct {
+	Dir      string // its private folder
+	Version  string
+	Instance instance.Config
+	Log      *slog.Logger
+}
+
+// Run serves a simulated instance in cfg.Dir until ctx ends or a client asks for the end; it then ends every
+// enclave. Where another daemon holds the folder it returns at once with an error.
+func Run(ctx context.Context, cfg Config) error {
+	if err := makePrivate(cfg.Dir); err != nil {
+		return err
+	}
+	held, err := lock(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	if err := removeStale(cfg.Dir); err != nil {
+		return err
+	}
+	cfg.Instance.Dir = filepath.Join(cfg.Dir, "vm")
+	cfg.Instance.PCISocket = filepath.Join(cfg.Dir, pciSocketName)
+	cfg.Instance.Log = cfg.Log
+	inst, err := instance.Start(ctx, cfg.Instance)
+	if err != nil {
+		return err
+	}
+	return errors.Join(serve(ctx, cfg, inst), inst.Close())
+}
+
+// serve answers requests until ctx ends or one of them asks for the end.
+func serve(ctx context.Context, cfg Config, inst *instance.Instance) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	path := filepath.Join(cfg.Dir, socketName)
+	listener, err := listenPrivate(path)
+	if err != nil {
+		return err
+	}
+	s := &server{cfg: cfg, inst: inst, ctx: ctx, shutdown: cancel}
+	web := &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	s.streams.Go(func() {
+		<-ctx.Done()
+		patience, done := context.WithTimeout(context.Background(), endPatience)
+		defer done()
+		_ = web.Shutdown(patience) // waits for the handlers, whose contexts have ended
+		web.Close()
+	})
+	cfg.Log.Info("daemon serves", "socket", path, "version", cfg.Version)
+	err = web.Serve(listener)
+	cancel()
+	s.streams.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// listenPrivate listens on a UNIX socket that only the user can connect to; its folder is private already.
+func listenPrivate(path string) (net.Listener, error) {
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for commands: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("make the command socket private: %w", err)
+	}
+	return listener, nil
+}
+
+type server struct {
+	cfg      Config
+	inst     *instance.Instance
+	ctx      context.Context
+	shutdown context.CancelFunc
+	streams  sync.WaitGroup // connections taken from the HTTP server, and its closer
+}
+
+func (s *server) routes() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			if err := h(w, r); err != nil {
+				answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
+			}
+		})
+	}
+	handle("GET "+pathAbout, s.about)
+	handle("POST "+pathShutdown, s.end)
+	handle("POST "+pathEnclaves, s.run)
+	handle("GET "+pathEnclaves, s.describe)
+	handle("DELETE "+pathEnclave, s.terminate)
+	handle("GET "+pathWait, s.wait)
+	handle("GET "+pathConsole, s.console)
+	handle("GET "+pathVsockDial, s.dial)
+	handle("GET "+pathListen, s.listen)
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client may be gone
+}
+
+func (s *server) about(w http.ResponseWriter, _ *http.Request) error {
+	qemu, accel := s.inst.QEMU()
+	answer(w, http.StatusOK, About{
+		PID: os.Getpid(), Version: s.cfg.Version, Dir: s.cfg.Dir, PCISocket: s.cfg.Instance.PCISocket,
+		QEMU: qemu, Accel: accel, CPUPool: s.inst.CPUPool(),
+	})
+	return nil
+}
+
+func (s *server) end(w http.ResponseWriter, _ *http.Request) error {
+	s.cfg.Log.Info("daemon ends: asked")
+	answer(w, http.StatusOK, struct{}{})
+	_ = http.NewResponseController(w).Flush()
+	s.shutdown()
+	return nil
+}
+
+// run answers with a line of JSON for each step and one for the result, so that the command can show progress.
+func (s *server) run(w http.ResponseWriter, r *http.Request) error {
+	var spec instance.RunSpec
+	if err := json.NewDecoder(r.Body).Decode(&spec); err != nil {
+		return fmt.Errorf("read the request: %w", err)
+	}
+	// Reading to the end lets the HTTP server notice a client that goes.
+	_, _ = io.Copy(io.Discard, r.Body)
+	lines := json.NewEncoder(w)
+	send := func(m message) {
+		_ = lines.Encode(m)
+		_ = http.NewResponseController(w).Flush()
+	}
+	info, err := s.inst.RunEnclave(r.Context(), spec, func(step string) { send(message{Progress: step}) })
+	if err != nil {
+		s.cfg.Log.Warn("run-enclave failed", "eif", spec.EIFPath, "error", err)
+		send(message{Error: err.Error()})
+		return nil
+	}
+	send(message{Run: &info})
+	return nil
+}
+
+func (s *server) describe(w http.ResponseWriter, _ *http.Request) error {
+	answer(w, http.StatusOK, s.inst.Enclaves())
+	return nil
+}
+
+func (s *server) terminate(w http.ResponseWriter, r *http.Request) error {
+	ending, err := s.inst.Terminate(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, ending)
+	return nil
+}
+
+func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
+	ending, err := s.inst.WaitEnclave(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, ending)
+	return nil
+}
+
+func (s *server) console(w http.ResponseWriter, r *http.Request) error {
+	conn, err := s.inst.Console(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return s.join(w, conn)
+}
+
+func (s *server) dial(w http.ResponseWriter, r *http.Request) error {
+	cid, err := number(r, "cid")
+	if err != nil {
+		return err
+	}
+	port, err := number(r, "port")
+	if err != nil {
+		return err
+	}
+	dial := s.inst.DialVsock
+	if r.URL.Query().Has("wait") {
+		dial = s.inst.AwaitVsock
+	}
+	conn, err := dial(r.Context(), cid, port)
+	if err != nil {
+		return err
+	}
+	return s.join(w, conn)
+}
+
+// listen waits for one connection to a port of the parent. The client goes on when it arrives.
+func (s *server) listen(w http.ResponseWriter, r *http.Request) error {
+	port, err := number(r, "port")
+	if err != nil {
+		return err
+	}
+	conn, err := s.inst.AcceptVsock(r.Context(), port)
+	if err != nil {
+		return err
+	}
+	return s.join(w, conn)
+}
+
+// number reads a 32-bit number from the request's query.
+func number(r *http.Request, key string) (uint32, error) {
+	n, err := strconv.ParseUint(r.URL.Query().Get(key), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%s %q is not a number of 32 bits", key, r.URL.Query().Get(key))
+	}
+	return uint32(n), nil
+}
+
+// join takes the connection over from the HTTP server and copies between it and conn, both ways, until both have
+// closed or the daemon ends.
+func (s *server) join(w http.ResponseWriter, conn vsock.Conn) error {
+	taken, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("take the connection over: %w", err)
+	}
+	client := &stream{UnixConn: taken.(*net.UnixConn), r: buffered.Reader}
+	_ = client.SetDeadline(time.Time{})
+	_, err = io.WriteString(client, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+	if err != nil {
+		client.Close()
+		conn.Close()
+		return nil
+	}
+	s.streams.Go(func() { _ = vsock.Splice(s.ctx, client, conn) }) // who broke it off knows
+	return nil
+}
