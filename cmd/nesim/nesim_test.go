@@ -44,12 +44,12 @@ const limit = 4 * time.Minute
 
 // user is somebody with a daemon of his own.
 type user struct {
-	*testing.T
+	testing.TB
 	dir string
 }
 
 // newUser returns a user whose daemon is shut down, and found to have left nothing, at the test's end.
-func newUser(t *testing.T) *user {
+func newUser(t testing.TB) *user {
 	dir, err := os.MkdirTemp("", "nesim-test-") // t.TempDir's names are too long for sockets
 	require.NoError(t, err)
 	u := &user{t, dir}

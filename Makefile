@@ -1,0 +1,43 @@
+# nesim: `make` lists what can be made.
+
+export CGO_ENABLED ?= 0
+export NESIM_CACHE ?= $(CURDIR)/.cache
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+REPRODUCIBLE := -trimpath -buildvcs=false
+
+.PHONY: help deps programs build demo test race bench lint clean
+
+help: ## what can be made
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+deps: ## find or fetch QEMU and the enclave kernel (under .cache)
+	@qemu/setup/fetch.sh
+
+programs: # what runs inside an enclave; package eif/pack embeds them
+	@GOOS=linux GOARCH=amd64 GOAMD64=v1 CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -ldflags='-s -w -buildid=' -o eif/pack/programs/ ./cmd/init ./cmd/hello
+
+build: programs ## bin/nesim, static, and bin/hello to pack into an enclave
+	@CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -o bin/nesim ./cmd/nesim
+	@cp eif/pack/programs/hello bin/hello
+
+demo: deps build ## an enclave's life from EIF to its end, in a minute or so
+	@scenarios/demo.sh
+
+test: deps build ## every test, microvms included
+	$(GO) test -timeout 20m ./...
+
+race: deps build ## the same under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+bench: deps build ## the benchmarks
+	$(GO) test -timeout 30m -run '^$$' -bench . ./...
+
+lint: programs ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+clean: ## remove what was built (.cache stays)
+	rm -rf bin eif/pack/programs/init eif/pack/programs/hello
