@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bufio"
+	"io"
 	"net"
 )
 
@@ -15,3 +16,6 @@ type stream struct {
 }
 
 func (s *stream) Read(p []byte) (int, error) { return s.r.Read(p) }
+
+// WriteTo stands before the connection's own, which knows nothing of what was read ahead.
+func (s *stream) WriteTo(w io.Writer) (int64, error) { return s.r.WriteTo(w) }
