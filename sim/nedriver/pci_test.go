@@ -403,20 +403,3 @@ func TestLoadSaysWhatIsMissing(t *testing.T) {
 	_, err = Load(context.Background(), host, socket)
 	require.Error(t, err)
 }
-
-// BenchmarkCommand is one SLOT_INFO: written, its interrupt waited for, its reply read.
-func BenchmarkCommand(b *testing.B) {
-	socket, _ := serve(b, newFakeHypervisor())
-	host, err := NewHost(HostConfig{Topology: Topology{CPUs: 8}})
-	require.NoError(b, err)
-	driver, err := Load(context.Background(), host, socket)
-	require.NoError(b, err)
-	defer driver.Close()
-	require.NoError(b, driver.SetCPUs("2-7"))
-	e, err := driver.Open(host.NewProcess()).CreateVM()
-	require.NoError(b, err)
-	for b.Loop() {
-		_, err := driver.dev.do(pcidev.SlotInfoReq{SlotUID: e.SlotUID()})
-		require.NoError(b, err)
-	}
-}

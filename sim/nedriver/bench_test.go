@@ -1,4 +1,4 @@
-package pcidev
+package nedriver
 
 import (
 	"context"
@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/pcidev/vfiouser"
 )
 
-// childEnv tells the test program, run again as the other process of a benchmark,
-// what to be; its socket is descriptor 3.
-const childEnv = "NESIM_PCIDEV_TEST_CHILD"
+// childEnv tells the test program, run again as the other process of a benchmark, what to be. Its socket is
+// descriptor 3.
+const childEnv = "NESIM_NEDRIVER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(childEnv) {
@@ -46,7 +47,7 @@ func pong(fd int) {
 func serveDevice(fd int) {
 	conn, err := unixConn(fd)
 	if err == nil {
-		err = ServeConn(context.Background(), conn, quietHypervisor{})
+		err = pcidev.ServeConn(context.Background(), conn, newFakeHypervisor())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -80,53 +81,7 @@ func child(tb testing.TB, role string) int {
 	return fds[0]
 }
 
-// driver is the least a driver does: ne_do_request of ne_pci_dev.c.
-type driver struct {
-	*vfiouser.Client
-	reply, event *vfiouser.Interrupt
-	buf          []byte
-}
-
-func newDriver(tb testing.TB, conn *net.UnixConn) *driver {
-	c, err := vfiouser.NewClient(context.Background(), conn)
-	require.NoError(tb, err)
-	d := &driver{Client: c}
-	d.reply, err = c.NewInterrupt()
-	require.NoError(tb, err)
-	d.event, err = c.NewInterrupt()
-	require.NoError(tb, err)
-	require.NoError(tb, c.SetIRQs(vfiouser.IRQMSIX, 0, d.reply.FD(), d.event.FD()))
-	require.NoError(tb, c.RegionWrite(BAR, NEVersion, []byte{NEVersionMax, 0}))
-	require.NoError(tb, c.RegionWrite(BAR, NEEnable, []byte{NEEnableOn}))
-	return d
-}
-
-func (d *driver) close() {
-	d.reply.Close()
-	d.event.Close()
-	d.Client.Close()
-}
-
-func (d *driver) do(req Request) (re Reply, err error) {
-	d.buf = req.Append(d.buf[:0])
-	cmd := le.AppendUint32(nil, uint32(req.Command()))
-	if err = d.Post(BAR, vfiouser.Write{Offset: NESendData, Data: d.buf}, vfiouser.Write{Offset: NECommand, Data: cmd}); err != nil {
-		return re, err
-	}
-	if err = d.reply.Wait(context.Background()); err != nil {
-		return re, err
-	}
-	var b [ReplySize]byte
-	if err = d.RegionRead(BAR, NERecvData, b[:]); err != nil {
-		return re, err
-	}
-	if err = re.Decode(b[:]); err != nil {
-		return re, err
-	}
-	return re, re.Err()
-}
-
-// BenchmarkCommand measures a device command from a driver in one process to the
+// BenchmarkCommand measures a device command from the driver in one process to the
 // device in another (write, interrupt, read of the reply) and, in turn with it, one
 // byte sent to and fro over a UNIX socketpair between two processes.
 func BenchmarkCommand(b *testing.B) {
@@ -134,8 +89,13 @@ func BenchmarkCommand(b *testing.B) {
 	defer unix.Close(pingpong)
 	conn, err := unixConn(child(b, "device"))
 	require.NoError(b, err)
-	d := newDriver(b, conn)
-	defer d.close()
+	client, err := vfiouser.NewClient(context.Background(), conn)
+	require.NoError(b, err)
+	dev, err := openPCI(client)
+	require.NoError(b, err)
+	defer dev.close()
+	slot, err := dev.do(pcidev.SlotAllocReq{})
+	require.NoError(b, err)
 
 	const batch = 20 // in turn, so that both meet the same weather
 	var octet [1]byte
@@ -153,7 +113,7 @@ func BenchmarkCommand(b *testing.B) {
 		}
 		mid := time.Now()
 		for range batch {
-			if _, err := d.do(SlotInfoReq{7}); err != nil {
+			if _, err := dev.do(pcidev.SlotInfoReq{SlotUID: slot.SlotUID}); err != nil {
 				b.Fatal(err)
 			}
 		}
