@@ -132,7 +132,9 @@ func (r *run) watch(stopping, killing <-chan struct{}) Exit {
 		case <-deadline:
 			r.proc.kill()
 		case <-r.proc.done:
-			r.flush(events, end)
+			if exit.Reason == 0 {
+				r.flush(events, end)
+			}
 			r.tidy()
 			return r.explain(exit)
 		}
@@ -150,7 +152,8 @@ func (r *run) askStatus(answer chan<- string) {
 	})
 }
 
-// flush reads the events that a dead QEMU left behind.
+// flush reads the events that a dead QEMU left behind, for its first cause. Its time is bounded since go-qemu, when the
+// connection breaks off, waits for somebody to ask for that error and does not end the events.
 func (r *run) flush(events <-chan qmp.Event, end func(ExitReason, time.Duration)) {
 	limit := time.After(flushTime)
 	for events != nil {
