@@ -82,7 +82,7 @@ func TestTheQEMUThatTheUserNamesIsTheOnlyOneConsidered(t *testing.T) {
 	fakeQEMU(t, own, "10.2.0", goodDevices)
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, QEMU{Path: own, Version: Version{10, 2, 0}}, q)
+	require.Equal(t, QEMU{Path: own, Version: Version{10, 2, 0}, NSM: true}, q)
 }
 
 func TestAGoodQEMUOnPATHGoesBeforeTheFetchedOne(t *testing.T) {
@@ -104,6 +104,19 @@ func TestAGoodQEMUOnPATHGoesBeforeTheFetchedOne(t *testing.T) {
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, host, q.Path)
+}
+
+func TestAQEMUWithoutTheNSMsDeviceIsTheLastChoice(t *testing.T) {
+	cache, path := nowhere(t)
+	host := fakeQEMU(t, filepath.Join(path, "qemu-system-x86_64"), "11.0.0", `name "vhost-user-vsock-device", bus virtio-bus`)
+	q, err := FindQEMU(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, QEMU{Path: host, Version: Version{11, 0, 0}}, q)
+
+	fetched := fakeQEMU(t, filepath.Join(cache, "qemu/qemu-system-x86_64"), "11.1.2", goodDevices)
+	q, err = FindQEMU(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, fetched, q.Path)
 }
 
 func TestWithoutAQEMUTheErrorSaysWhatToDo(t *testing.T) {

@@ -16,8 +16,11 @@ import (
 // MinVersion is the oldest QEMU that will do: the first with vhost-user-test-device.
 var MinVersion = Version{10, 2, 0}
 
-// RequiredDevices are the QEMU devices that every enclave is given, by their names in `-device help`.
-var RequiredDevices = []string{"vhost-user-vsock-device", "vhost-user-test-device"}
+// The QEMU devices that an enclave is given, by their names in `-device help`. A QEMU without VsockDevice will not do.
+const (
+	VsockDevice = "vhost-user-vsock-device"
+	NSMDevice   = "vhost-user-test-device"
+)
 
 // probeTimeout ends a program that was taken for QEMU and does not answer.
 const probeTimeout = 30 * time.Second
@@ -26,6 +29,7 @@ const probeTimeout = 30 * time.Second
 type QEMU struct {
 	Path    string // the program to start, absolute
 	Version Version
+	NSM     bool // it has NSMDevice
 }
 
 // Version is QEMU's release: major, minor, micro.
@@ -44,7 +48,8 @@ func (v Version) Less(w Version) bool {
 }
 
 // FindQEMU returns the QEMU to use. Only the one named by NESIM_QEMU, where that is set, is ever considered; it must
-// be MinVersion or newer and have RequiredDevices. The error is one line and says what to do.
+// be MinVersion or newer and have VsockDevice. Of the others, one with NSMDevice goes before one without. The error is
+// one line and says what to do.
 func FindQEMU(ctx context.Context) (QEMU, error) {
 	if path := os.Getenv("NESIM_QEMU"); path != "" {
 		q, err := probe(ctx, path)
@@ -54,19 +59,26 @@ func FindQEMU(ctx context.Context) (QEMU, error) {
 		return q, nil
 	}
 	var unfit error
+	var second QEMU // without an NSM
 	for _, find := range []func() string{onPath, inCache} {
 		path := find()
 		if path == "" {
 			continue
 		}
 		q, err := probe(ctx, path)
-		if err == nil {
+		switch {
+		case err == nil && q.NSM:
 			return q, nil
-		}
-		if ctx.Err() != nil {
+		case err == nil:
+			second = q
+		case ctx.Err() != nil:
 			return QEMU{}, ctx.Err()
+		default:
+			unfit = err
 		}
-		unfit = err
+	}
+	if second.Path != "" {
+		return second, nil
 	}
 	if unfit != nil {
 		return QEMU{}, fmt.Errorf("no QEMU >= %v found (%w): run `make deps`, or set NESIM_QEMU to one", MinVersion, unfit)
@@ -109,11 +121,10 @@ func probe(ctx context.Context, path string) (QEMU, error) {
 	if err != nil {
 		return QEMU{}, err
 	}
-	for _, name := range RequiredDevices {
-		if !devices[name] {
-			return QEMU{}, fmt.Errorf("%s has no %s", path, name)
-		}
+	if !devices[VsockDevice] {
+		return QEMU{}, fmt.Errorf("%s has no %s", path, VsockDevice)
 	}
+	q.NSM = devices[NSMDevice]
 	return q, nil
 }
 
