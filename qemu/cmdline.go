@@ -1,7 +1,9 @@
 package qemu
 
 import (
+	"debug/elf"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 )
@@ -53,10 +55,21 @@ func arguments(cfg *Config, accel Accel) []string {
 	}
 	// -append takes its word as it is: no commas are doubled here.
 	args = append(args, "-append", cmdline)
+	if isELF(cfg.Kernel) {
+		// QEMU lays the ramdisk of an ELF kernel over the ACPI tables of microvm's usual firmware.
+		args = append(args, "-bios", "qboot.rom")
+	}
 	if cfg.Initrd != nil {
 		args = append(args, "-initrd", fmt.Sprintf("/dev/fd/%d", initrdFD))
 	}
 	return append(args, devices(cfg)...)
+}
+
+// isELF tells a vmlinux from a bzImage.
+func isELF(kernel io.ReaderAt) bool {
+	magic := make([]byte, len(elf.ELFMAG))
+	_, err := kernel.ReadAt(magic, 0)
+	return err == nil && string(magic) == elf.ELFMAG
 }
 
 // devices are the guest's virtio devices.

@@ -52,6 +52,8 @@ func TestArguments(t *testing.T) {
 		{"no initrd", plain, KVM, "-initrd", nil},
 		{"initrd", with(func(c *Config) { c.Initrd = os.Stdin }), KVM, "-initrd", []string{"/dev/fd/5"}},
 		{"kernel", plain, KVM, "-kernel", []string{"/dev/fd/4"}},
+		{"firmware that an ELF kernel needs", with(func(c *Config) { c.Kernel = elfFile(t) }), KVM, "-bios", []string{"qboot.rom"}},
+		{"and others do not", plain, KVM, "-bios", nil},
 		{"no virtio devices", plain, KVM, "-device", []string{"i8042", "pvpanic"}},
 		{"vsock, NSM", with(func(c *Config) { c.VsockSocket, c.NSMSocket = "/v", "/n" }), KVM, "-device", []string{"i8042", "pvpanic",
 			"vhost-user-vsock-device,chardev=vsock", "vhost-user-test-device,virtio-id=33,num_vqs=1,vq_size=64,chardev=nsm"}},
@@ -96,4 +98,14 @@ func TestConfigIsChecked(t *testing.T) {
 		test.change(&c)
 		require.ErrorContains(t, c.check(), test.want)
 	}
+}
+
+// elfFile is a file that begins as an ELF kernel does.
+func elfFile(t *testing.T) *os.File {
+	f, err := os.CreateTemp(t.TempDir(), "vmlinux")
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	_, err = f.WriteString("\x7fELF")
+	require.NoError(t, err)
+	return f
 }
