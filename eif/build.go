@@ -44,8 +44,8 @@ func Build(ctx context.Context, w io.WriterAt, spec BuildSpec) (Measurements, er
 		if err := b.signature(spec.Signer, m.PCR0); err != nil {
 			return Measurements{}, err
 		}
-		pcr8 := pcr8(spec.Signer.cert)
-		m.PCR8 = &pcr8
+		certified := CertificatePCR(spec.Signer.cert)
+		m.PCR8 = &certified
 	}
 	return m, b.headers()
 }

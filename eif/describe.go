@@ -21,9 +21,14 @@ type Description struct {
 	Certificate    *CertificateInfo `json:"SigningCertificate,omitempty"`
 	CheckCRC       bool             `json:"CheckCRC"`
 	SignatureCheck *bool            `json:"SignatureCheck,omitempty"` // where the image is signed
-	ImageName      string           `json:"ImageName,omitempty"`
-	ImageVersion   string           `json:"ImageVersion,omitempty"`
-	Metadata       *MetadataInfo    `json:"Metadata,omitempty"`
+	Identity
+}
+
+// Identity is what nitro-cli prints of an image's metadata, where it has some.
+type Identity struct {
+	ImageName    *string       `json:"ImageName,omitempty"` // may be empty; nil without metadata
+	ImageVersion *string       `json:"ImageVersion,omitempty"`
+	Metadata     *MetadataInfo `json:"Metadata,omitempty"`
 }
 
 // CertificateInfo is what nitro-cli prints of a signing certificate, with names and dates as OpenSSL writes them.
@@ -61,6 +66,23 @@ func (m MetadataInfo) MarshalJSON() ([]byte, error) {
 	return append(append(object[:len(object)-1], ','), custom[1:]...), nil
 }
 
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (m *MetadataInfo) UnmarshalJSON(object []byte) error {
+	type fixed MetadataInfo
+	var known fixed
+	if err := decode(object, &known); err != nil {
+		return err
+	}
+	if err := decode(object, &known.Custom); err != nil {
+		return err
+	}
+	for _, key := range []string{"BuildTime", "BuildTool", "BuildToolVersion", "OperatingSystem", "KernelVersion", "DockerInfo"} {
+		delete(known.Custom, key)
+	}
+	*m = MetadataInfo(known)
+	return nil
+}
+
 // Describe reads the EIF that fills r's first size bytes and tells all that nitro-cli's describe-eif does. An image
 // that is damaged or wrongly signed is described too, and an error beside the description says so.
 func Describe(ctx context.Context, r io.ReaderAt, size int64) (*Description, error) {
@@ -85,30 +107,33 @@ func Describe(ctx context.Context, r io.ReaderAt, size int64) (*Description, err
 		d.Certificate = describeCertificate(report.Signature.Certificate)
 		err = report.Signature.CheckValidity(time.Now())
 	}
-	return d, errors.Join(report.Err(), err, d.addMetadata(img))
+	identity, metadataErr := img.Identity()
+	d.Identity = identity
+	return d, errors.Join(report.Err(), err, metadataErr)
 }
 
-func (d *Description) addMetadata(img *Image) error {
+// Identity returns what the image's metadata say, or nothing where it has none.
+func (img *Image) Identity() (id Identity, err error) {
 	raw, err := img.Metadata()
 	if err != nil || raw == nil {
-		return err
+		return id, err
 	}
 	m, err := ParseMetadata(raw)
 	if err != nil {
-		return err
+		return id, err
 	}
-	d.ImageName, d.ImageVersion = m.ImageName, m.ImageVersion
-	d.Metadata = &MetadataInfo{
+	id.ImageName, id.ImageVersion = &m.ImageName, &m.ImageVersion
+	id.Metadata = &MetadataInfo{
 		BuildTime:        m.Build.BuildTime,
 		BuildTool:        m.Build.BuildTool,
 		BuildToolVersion: m.Build.BuildToolVersion,
 		OperatingSystem:  m.Build.OperatingSystem,
 		KernelVersion:    m.Build.KernelVersion,
 	}
-	if err := decode(m.DockerInfo, &d.Metadata.DockerInfo); err != nil {
-		return err
+	if err := decode(m.DockerInfo, &id.Metadata.DockerInfo); err != nil {
+		return id, err
 	}
-	return decode(m.Custom, &d.Metadata.Custom)
+	return id, decode(m.Custom, &id.Metadata.Custom)
 }
 
 // decode reads JSON, keeping its numbers as they are; printed again, its keys are sorted, as nitro-cli does.

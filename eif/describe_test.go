@@ -42,3 +42,17 @@ func TestCustomMetadataStandsBesideTheFixedKeys(t *testing.T) {
 	require.Equal(t, `{"BuildTime":"","BuildTool":"tool","BuildToolVersion":"","OperatingSystem":"","KernelVersion":"",`+
 		`"DockerInfo":{"a":null,"b":1.50},"Alpha":true,"Zeta":1e2}`, string(got))
 }
+
+func TestADescriptionSurvivesJSON(t *testing.T) {
+	b := golden(t, "four.eif")
+	d, err := Describe(t.Context(), bytes.NewReader(b), int64(len(b)))
+	require.NoError(t, err)
+	d.Metadata.Custom = map[string]any{"team": "enclaves", "build": json.Number("12345678901234567890")}
+	want, err := json.Marshal(d)
+	require.NoError(t, err)
+	var again Description
+	require.NoError(t, json.Unmarshal(want, &again))
+	got, err := json.Marshal(again)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(got))
+}

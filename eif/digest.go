@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 )
 
 // Digest is a SHA-384 digest, as a PCR holds it.
@@ -32,6 +33,15 @@ func (d *Digest) UnmarshalText(text []byte) error {
 // the specification's "EIF Measurements".
 func extend(content []byte) Digest {
 	return sha512.Sum384(append(make([]byte, len(Digest{})), content...))
+}
+
+// PCR returns the value of a PCR that measures all that r has, as nitro-cli's pcr command does.
+func PCR(r io.Reader) (Digest, error) {
+	h := sha512.New384()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, r, make([]byte, chunkSize)); err != nil {
+		return Digest{}, err
+	}
+	return extend(h.Sum(nil)), nil
 }
 
 // HashAlgorithm is what nitro-cli prints for the hash of an image's measurements.

@@ -67,13 +67,18 @@ func (img *Image) Check(ctx context.Context) (*Report, error) {
 		Measurements: Measurements{PCR0: d.pcr0, PCR1: d.pcr1, PCR2: d.pcr2},
 		CRC32:        fileCRC(&img.header, img.sections, d.crcs[:]),
 	}
-	if r.CRC32 != img.header.CRC32 {
-		r.CRCErr = fmt.Errorf("%w: its CRC32 is %08x, its header says %08x", ErrCRC, r.CRC32, img.header.CRC32)
-	}
+	r.CRCErr = checkCRC(&img.header, r.CRC32)
 	if signature != nil {
 		r.checkSignature(signature.Bytes())
 	}
 	return r, nil
+}
+
+func checkCRC(h *Header, computed uint32) error {
+	if computed == h.CRC32 {
+		return nil
+	}
+	return fmt.Errorf("%w: its CRC32 is %08x, its header says %08x", ErrCRC, computed, h.CRC32)
 }
 
 func (r *Report) checkSignature(section []byte) {

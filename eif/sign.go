@@ -28,7 +28,7 @@ func NewSigner(key crypto.Signer, certificatePEM []byte) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the signing key: %w", err)
 	}
-	cert, err := parseCertificate(certificatePEM)
+	cert, err := ParseCertificate(certificatePEM)
 	if err != nil {
 		return nil, fmt.Errorf("the signing certificate: %w", err)
 	}

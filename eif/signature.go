@@ -95,7 +95,7 @@ func parseSignature(section []byte) (*Signature, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the certificate cannot be decoded: %w", err)
 	}
-	cert, err := parseCertificate(certPEM)
+	cert, err := ParseCertificate(certPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +111,8 @@ func parseSignature(section []byte) (*Signature, error) {
 	return s, nil
 }
 
-// parseCertificate reads the first certificate of a PEM text.
-func parseCertificate(text []byte) (*x509.Certificate, error) {
+// ParseCertificate reads the first certificate of a PEM text.
+func ParseCertificate(text []byte) (*x509.Certificate, error) {
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
@@ -130,9 +130,10 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 }
 
 // PCR8 returns the measurement of the certificate.
-func (s *Signature) PCR8() Digest { return pcr8(s.Certificate) }
+func (s *Signature) PCR8() Digest { return CertificatePCR(s.Certificate) }
 
-func pcr8(cert *x509.Certificate) Digest {
+// CertificatePCR returns the value of PCR8 for images that are signed with the certificate.
+func CertificatePCR(cert *x509.Certificate) Digest {
 	content := sha512.Sum384(cert.Raw)
 	return extend(content[:])
 }
@@ -169,7 +170,11 @@ func (s *Signature) verify(pcr0 Digest) error {
 
 // CheckValidity returns an error where now is not within the certificate's dates.
 func (s *Signature) CheckValidity(now time.Time) error {
-	c := s.Certificate
+	return CheckValidity(s.Certificate, now)
+}
+
+// CheckValidity returns an error where now is not within the certificate's dates.
+func CheckValidity(c *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(c.NotBefore):
 		return fmt.Errorf("the signing certificate is not yet valid: it begins on %s", c.NotBefore.UTC().Format(time.RFC3339))
