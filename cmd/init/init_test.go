@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,39 +24,67 @@ func TestAnArgumentIsALine(t *testing.T) {
 
 func TestTheWorkloadIsReadOnce(t *testing.T) {
 	dir := t.TempDir()
-	cmd, env := filepath.Join(dir, "cmd"), filepath.Join(dir, "env")
-	write := func(path, text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
 
-	write(cmd, "/app\n-v\n")
-	write(env, "A=1\nB=two words\n")
-	w, err := readWorkload(cmd, env)
+	write("cmd", "/app\n-v\n")
+	write("env", "A=1\nB=two words\n")
+	write("workdir", "/srv/my app\n")
+	write("user", "1000\n100\n7\n8\n")
+	w, err := readWorkload(dir)
 	require.NoError(t, err)
-	require.Equal(t, workload{argv: []string{"/app", "-v"}, env: []string{"A=1", "B=two words"}}, w)
-	require.NoFileExists(t, cmd)
-	require.NoFileExists(t, env)
-
-	write(cmd, "/app\n")
-	write(env, "")
-	w, err = readWorkload(cmd, env)
+	require.Equal(t, workload{
+		argv: []string{"/app", "-v"}, env: []string{"A=1", "B=two words"}, dir: "/srv/my app",
+		user: &syscall.Credential{Uid: 1000, Gid: 100, Groups: []uint32{7, 8}},
+	}, w)
+	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Equal(t, []string{"PATH=" + searchPath}, w.env, "without an environment")
+	require.Empty(t, left)
 
-	write(cmd, "\n-v\n")
-	_, err = readWorkload(cmd, env)
+	write("cmd", "/app\n")
+	write("env", "")
+	w, err = readWorkload(dir)
+	require.NoError(t, err)
+	require.Equal(t, workload{argv: []string{"/app"}, env: []string{"PATH=" + searchPath}, dir: "/"}, w, "as AWS's tools pack it")
+
+	write("cmd", "\n-v\n")
+	_, err = readWorkload(dir)
 	require.ErrorContains(t, err, "names no program to run")
 }
 
+func TestAUserIsNumbers(t *testing.T) {
+	for _, lines := range [][]string{{"1"}, {"root", "0"}, {"-1", "0"}, {"0", "4294967296"}, {"", ""}} {
+		_, err := parseUser(lines)
+		require.ErrorContains(t, err, "/user: ", "%q", lines)
+	}
+}
+
+func TestTheWorkingDirectoryMustBeThere(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, workload{dir: dir}.prepare())
+	require.ErrorContains(t, workload{dir: dir + "/none"}.prepare(), "no such file or directory")
+	require.NoError(t, os.WriteFile(dir+"/file", nil, 0o600))
+	require.ErrorContains(t, workload{dir: dir + "/file"}.prepare(), "is no directory")
+}
+
 func TestAProgramIsFoundByItsPathOrItsName(t *testing.T) {
-	path, err := findProgram("./no/such")
+	path, err := findProgram("./no/such", nil)
 	require.NoError(t, err)
 	require.Equal(t, "./no/such", path)
 
-	path, err = findProgram("sh")
+	path, err = findProgram("sh", nil)
 	require.NoError(t, err)
 	require.Contains(t, path, "/bin/sh")
 
-	_, err = findProgram("no-such-program")
+	_, err = findProgram("no-such-program", nil)
 	require.EqualError(t, err, `no program "no-such-program" in /sbin:/usr/sbin:/bin:/usr/bin`)
+
+	own := t.TempDir()
+	require.NoError(t, os.WriteFile(own+"/own-program", nil, 0o700))
+	path, err = findProgram("own-program", []string{"A=1", "PATH=relative:" + own})
+	require.NoError(t, err)
+	require.Equal(t, own+"/own-program", path)
 }
 
 func TestTheEndOfTheWorkloadIsDescribed(t *testing.T) {

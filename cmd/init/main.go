@@ -6,8 +6,12 @@
 // It lives in the bootstrap ramdisk, measured in PCR1, and reads only these files:
 //
 //	/modules/order  file names in /modules, one a line, in the order in which to load them (may be missing)
+//	/nsm.ko         the NSM's driver, where AWS's tools put it (may be missing)
 //	/cmd            the workload's arguments, one a line
 //	/env            its environment, one KEY=VALUE a line
+//	/workdir        the directory it starts in (may be missing: /)
+//	/user           the numbers of the user it runs as, of its group and of its other groups, one a line (may be
+//	                missing: root)
 //	/rootfs         its root directory
 //
 // Only the main goroutine touches the system; it never has more than one child of its own.
@@ -52,7 +56,7 @@ func run() (ending string, err error) {
 	if err := openConsole(); err != nil {
 		return "", err
 	}
-	if err := loadModules("/modules"); err != nil {
+	if err := loadModules("/modules", "/nsm.ko"); err != nil {
 		return "", err
 	}
 	if err := raiseLoopback(); err != nil {
@@ -62,7 +66,7 @@ func run() (ending string, err error) {
 	if err != nil {
 		return "", err
 	}
-	w, err := readWorkload("/cmd", "/env")
+	w, err := readWorkload("")
 	if err != nil {
 		return "", err
 	}

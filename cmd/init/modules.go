@@ -10,9 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadModules loads the kernel modules that dir/order lists, one a line, each after those it needs, and then frees
-// their memory. A kernel may have some of them built in.
-func loadModules(dir string) error {
+// loadModules loads the kernel modules that dir/order lists, one a line, each after those it needs, and then one more,
+// nsm; and frees their memory. A kernel may have some of them built in.
+func loadModules(dir, nsm string) error {
+	if err := loadListed(dir); err != nil {
+		return err
+	}
+	err := loadModule(nsm)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(nsm)
+}
+
+func loadListed(dir string) error {
 	order, err := os.ReadFile(dir + "/order")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

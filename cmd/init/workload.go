@@ -3,38 +3,71 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// searchPath is where a workload without a slash in its name is looked for, whatever its own PATH says, and the PATH of
-// a workload without any environment. Both as in AWS's init.c (DEFAULT_PATH_ENV).
+// searchPath is where a workload without a slash in its name is looked for first, whatever its own PATH says, and the
+// PATH of a workload without any environment. Both as in AWS's init.c (DEFAULT_PATH_ENV).
 const searchPath = "/sbin:/usr/sbin:/bin:/usr/bin"
 
 // workload is what the enclave runs.
 type workload struct {
 	argv, env []string
+	dir       string
+	user      *syscall.Credential // nil for root
 }
 
-// readWorkload reads the workload's arguments and environment and removes the two files.
-func readWorkload(cmd, env string) (w workload, err error) {
-	if w.argv, err = readLines(cmd); err != nil {
+// readWorkload reads the files in dir that describe the workload and removes them.
+func readWorkload(dir string) (w workload, err error) {
+	if w.argv, err = readLines(dir + "/cmd"); err != nil {
 		return w, err
 	}
 	if len(w.argv) == 0 || w.argv[0] == "" {
-		return w, fmt.Errorf("%s names no program to run", cmd)
+		return w, errors.New("/cmd names no program to run")
 	}
-	if w.env, err = readLines(env); err != nil {
+	if w.env, err = readLines(dir + "/env"); err != nil {
 		return w, err
 	}
 	if len(w.env) == 0 {
 		w.env = []string{"PATH=" + searchPath}
 	}
-	return w, nil
+	workdir, err := readLines(dir + "/workdir")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w, err
+	}
+	w.dir = strings.Join(append(workdir, "/")[:1], "")
+	user, err := readLines(dir + "/user")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w, err
+	}
+	w.user, err = parseUser(user)
+	return w, err
+}
+
+// parseUser reads the lines of /user: the numbers of the user, of its group, and of its other groups.
+func parseUser(lines []string) (*syscall.Credential, error) {
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	var ids []uint32
+	for _, line := range lines {
+		id, err := strconv.ParseUint(line, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("/user: %q is no number of a user or group", line)
+		}
+		ids = append(ids, uint32(id))
+	}
+	if len(ids) < 2 {
+		return nil, errors.New("/user: the user's group is missing")
+	}
+	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
 }
 
 func readLines(path string) ([]string, error) {
@@ -56,14 +89,18 @@ func splitLines(text string) []string {
 
 // run starts the workload in a session of its own and tells how it ended, reaping every orphan meanwhile.
 func (w workload) run() (ending string, err error) {
-	path, err := findProgram(w.argv[0])
+	path, err := findProgram(w.argv[0], w.env)
 	if err != nil {
 		return "", fmt.Errorf("start workload: %w", err)
 	}
+	if err := w.prepare(); err != nil {
+		return "", err
+	}
 	pid, err := syscall.ForkExec(path, w.argv, &syscall.ProcAttr{
+		Dir:   w.dir,
 		Env:   w.env,
 		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: w.user},
 	})
 	if err != nil {
 		return "", fmt.Errorf("start workload %s: %w", path, err)
@@ -80,19 +117,45 @@ func (w workload) run() (ending string, err error) {
 	}
 }
 
+// prepare checks the working directory, whose absence the start would report as the program's, and gives the console
+// to the user, so that programs can open /dev/stdout.
+func (w workload) prepare() error {
+	if st, err := os.Stat(w.dir); err != nil {
+		return fmt.Errorf("working directory: %w", err)
+	} else if !st.IsDir() {
+		return fmt.Errorf("working directory %s is no directory", w.dir)
+	}
+	if w.user == nil {
+		return nil
+	}
+	if err := unix.Fchown(1, int(w.user.Uid), -1); err != nil {
+		return fmt.Errorf("give the console to user %d: %w", w.user.Uid, err)
+	}
+	return nil
+}
+
 // findProgram returns the path of a program: its name if that has a slash, else the first executable file of the name
-// in the search path.
-func findProgram(name string) (string, error) {
+// in the search path, and then, where AWS's init gives up, in the workload's own.
+func findProgram(name string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	for dir := range strings.SplitSeq(searchPath, ":") {
-		path := dir + "/" + name
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
-			return path, nil
+	path := searchPath
+	for _, v := range env {
+		if own, ok := strings.CutPrefix(v, "PATH="); ok {
+			path = searchPath + ":" + own
 		}
 	}
-	return "", fmt.Errorf("no program %q in %s", name, searchPath)
+	for dir := range strings.SplitSeq(path, ":") {
+		if !strings.HasPrefix(dir, "/") {
+			continue
+		}
+		program := dir + "/" + name
+		if st, err := os.Stat(program); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return program, nil
+		}
+	}
+	return "", fmt.Errorf("no program %q in %s", name, path)
 }
 
 // describe tells how a process ended.

@@ -3,7 +3,7 @@ package pack
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"slices"
 	"strings"
 )
@@ -13,6 +13,52 @@ type Application struct {
 	Files   []Entry  // its root directory, in any order
 	Command []string // the workload's arguments; the first names the program
 	Env     []string // its environment, KEY=VALUE
+	WorkDir string   // the directory it starts in, an absolute path below the root directory; "" for "/"
+	User    *User    // whom it runs as; nil for root
+}
+
+// User is whom a workload runs as, by number: the enclave's init looks into no /etc/passwd.
+type User struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary groups
+}
+
+// Size returns the bytes that the contents of the application's files have in all.
+func (a Application) Size() (size int64) {
+	for _, e := range a.Files {
+		size += e.Size
+	}
+	return size
+}
+
+// watched returns the same application, with files that report how much of them has been read.
+func (a Application) watched(report func(done int64)) Application {
+	done := int64(0)
+	a.Files = slices.Clone(a.Files)
+	for n, e := range a.Files {
+		if e.Open == nil {
+			continue
+		}
+		a.Files[n].Open = func() (io.ReadCloser, error) {
+			r, err := e.Open()
+			if err != nil {
+				return nil, err
+			}
+			return &watchedReader{r, func(n int) { done += int64(n); report(done) }}, nil
+		}
+	}
+	return a
+}
+
+type watchedReader struct {
+	io.ReadCloser
+	report func(n int)
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	w.report(n)
+	return n, err
 }
 
 // Hello returns the hello enclave: a workload that prints to the console every second, echoes on vsock port 5005 and
@@ -48,10 +94,23 @@ func (a Application) ramdisk() (tree, error) {
 		}
 	}
 	entries := []Entry{directory("rootfs"), file("cmd", 0o644, cmd), file("env", 0o644, env)}
+	if a.WorkDir != "" && a.WorkDir != "/" {
+		dir, err := joinLines([]string{a.WorkDir})
+		if err == nil && (a.WorkDir[0] != '/' || len(dir) > maxPath) {
+			err = errors.New("is no absolute path, or too long")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("working directory %.40q: %w", a.WorkDir, err)
+		}
+		entries = append(entries, file("workdir", 0o644, dir))
+	}
+	if a.User != nil {
+		entries = append(entries, file("user", 0o644, a.User.lines()))
+	}
 	missing := slices.Clone(mountPoints)
 	for _, e := range a.Files {
 		missing = slices.DeleteFunc(missing, func(name string) bool { return name == e.Name })
-		if !fs.ValidPath(e.Name) || e.Name == "." {
+		if !validName(e.Name) {
 			return nil, fmt.Errorf("invalid file name %q", e.Name)
 		}
 		e.Name = "rootfs/" + e.Name
@@ -64,6 +123,15 @@ func (a Application) ramdisk() (tree, error) {
 		entries = append(entries, directory("rootfs/"+name))
 	}
 	return newTree(entries)
+}
+
+// lines writes the user as init reads it: a number a line, first the user's, then the group's, then the other groups'.
+func (u User) lines() []byte {
+	text := fmt.Appendf(nil, "%d\n%d\n", u.UID, u.GID)
+	for _, group := range u.Groups {
+		text = fmt.Appendln(text, group)
+	}
+	return text
 }
 
 // splitLines splits text into its lines as init does: an empty line is an empty string, the last newline ends a line.

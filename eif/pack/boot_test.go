@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/mdlayher/vsock"
 	"github.com/stretchr/testify/require"
 
@@ -285,6 +286,32 @@ func TestTheHelloEnclaveBootsTalksAndExits(t *testing.T) {
 	require.Equal(t, "exiting with code 3", e.command("exit 3"))
 	require.Equal(t, qemu.GuestReset, e.ended().Reason)
 	require.Contains(t, e.console.text(), "init: workload exited with code 3; powering off")
+}
+
+func TestAnELFKernelBootsToo(t *testing.T) {
+	spec := helloSpec(t)
+	spec.Kernel = vmlinux(t, spec.Kernel)
+	e := boot(t, spec, true)
+	e.alive()
+}
+
+// vmlinux unpacks the kernel in a bzImage: it lies behind the first magic number of zstd.
+func vmlinux(t testing.TB, bzImage string) (path string) {
+	t.Helper()
+	packed, err := os.ReadFile(bzImage)
+	require.NoError(t, err)
+	start := bytes.Index(packed, []byte{0x28, 0xb5, 0x2f, 0xfd})
+	require.Positive(t, start)
+	r, err := zstd.NewReader(bytes.NewReader(packed[start:]))
+	require.NoError(t, err)
+	defer r.Close()
+	path = filepath.Join(t.TempDir(), "vmlinux")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = io.Copy(f, r) // ends in an error: more than zstd's data follows
+	require.Error(t, err)
+	return path
 }
 
 func TestTheHelloEnclaveCrashes(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 // Entry is one file of a file tree to pack. Only its metadata is held in memory; a regular file's content is read when
 // it is written.
 type Entry struct {
-	Name     string      // path below the tree's root, elements separated by "/", as of fs.ValidPath; never "."
+	Name     string      // path below the tree's root: elements separated by "/", none of them empty, "." or ".."
 	Mode     fs.FileMode // type and permissions
 	UID, GID uint32
 

@@ -43,9 +43,10 @@ var Modules = []string{"virtio_mmio", "vmw_vsock_virtio_transport", "nsm"}
 // Spec is what goes into an image.
 type Spec struct {
 	Application Application
-	Kernel      string   // path of a bzImage
+	Kernel      string   // path of a bzImage, or of an ELF vmlinux
 	Modules     []string // paths of kernel modules (.ko, .ko.xz, .ko.zst, .ko.gz), with all that they need, in any order
 	Init        string   // path of another init than nesim's own
+	NSM         string   // path of a kernel module to be stored as /nsm.ko, where AWS's init looks for the NSM's driver
 	Cmdline     string   // DefaultCmdline where empty
 	Signer      *eif.Signer
 
@@ -53,6 +54,10 @@ type Spec struct {
 	// and BuildTime what SOURCE_DATE_EPOCH says (https://reproducible-builds.org/specs/source-date-epoch), else 1970.
 	// It is not measured.
 	Metadata eif.Metadata
+
+	// Progress, where it is not nil, is told from time to time how many bytes of the application's contents have been
+	// packed, by one goroutine.
+	Progress func(done int64)
 
 	// Output is the path of the EIF. It appears whole or not at all, replacing a file that was there.
 	Output string
@@ -76,7 +81,11 @@ func build(ctx context.Context, spec Spec) (m eif.Measurements, err error) {
 	if err != nil {
 		return m, fmt.Errorf("bootstrap ramdisk: %w", err)
 	}
-	application, err := spec.Application.ramdisk()
+	app := spec.Application
+	if spec.Progress != nil {
+		app = app.watched(spec.Progress)
+	}
+	application, err := app.ramdisk()
 	if err != nil {
 		return m, fmt.Errorf("application ramdisk: %w", err)
 	}
@@ -111,7 +120,15 @@ func (s Spec) bootstrap() (tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTree(append(moduleEntries(modules),
+	entries := moduleEntries(modules)
+	if s.NSM != "" {
+		nsm, err := readModule(s.NSM)
+		if err != nil {
+			return nil, fmt.Errorf("kernel module %s: %w", s.NSM, err)
+		}
+		entries = append(entries, file("nsm.ko", 0o755, nsm.data))
+	}
+	return newTree(append(entries,
 		directory("dev"),
 		charDevice("dev/console", 0o600, 5, 1), // Documentation/admin-guide/devices.txt
 		charDevice("dev/null", 0o666, 1, 3),

@@ -84,7 +84,7 @@ func newTree(entries []Entry) (tree, error) {
 // check checks an entry by itself.
 func check(e Entry) error {
 	switch {
-	case !fs.ValidPath(e.Name) || e.Name == "." || e.Name == cpio.Trailer || strings.ContainsRune(e.Name, 0):
+	case !validName(e.Name) || e.Name == cpio.Trailer:
 		return fmt.Errorf("invalid file name %q", e.Name)
 	case len(e.Name) >= maxPath:
 		return fmt.Errorf("file name %.40q... is %d bytes long: the kernel takes %d", e.Name, len(e.Name), maxPath-1)
@@ -99,6 +99,17 @@ func check(e Entry) error {
 		return fmt.Errorf("%s is %d bytes long: a file in a ramdisk has at most %d", e.Name, e.Size, uint32(math.MaxUint32))
 	}
 	return nil
+}
+
+// validName tells whether a name is a path as Entry wants it. Unlike fs.ValidPath's, its bytes need not be UTF-8, as
+// Linux's need not.
+func validName(name string) bool {
+	for element := range strings.SplitSeq(name, "/") {
+		if element == "" || element == "." || element == ".." || strings.ContainsRune(element, 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // addParents makes the directories that are missing: the kernel drops a file without one.

@@ -1,0 +1,203 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Limits of what an image may have.
+const (
+	maxDocument = 8 << 20  // bytes of a manifest, an index or a configuration
+	maxLayers   = 512      // layers; engines stop at 127
+	maxSize     = 32 << 30 // bytes of all layers unpacked
+)
+
+// Options are what Open and Application may be given.
+type Options struct {
+	// SpoolDir is the folder for unpacked layers; "" is $TMPDIR, else /var/tmp, which unlike /tmp is rarely in memory.
+	SpoolDir string
+	// Note is told what the user should know and is no error, a line at a time.
+	Note func(line string)
+	// Progress is told from time to time how many bytes of layers have been read, of how many: 0 where unknown.
+	Progress func(done, total int64)
+}
+
+// Where an image was found.
+const (
+	Archive     = "archive"
+	Layout      = "OCI layout"
+	LocalEngine = "local engine"
+	Registry    = "registry"
+)
+
+// Image is a container image for linux/amd64.
+type Image struct {
+	Source string         // where it was found
+	Name   string         // as it was asked for
+	ID     v1.Hash        // the digest of its configuration
+	Config *v1.ConfigFile // never nil
+
+	// Inspect is what, but for the engine's own store, `docker image inspect` says of it, as JSON, or as much of that as can be told without an engine.
+	Inspect json.RawMessage
+
+	layers  []layer
+	spool   *spool
+	options Options
+	closers []io.Closer
+}
+
+// layer is where a layer comes from.
+type layer struct {
+	diffID v1.Hash                       // of its tar archive, unpacked
+	size   int64                         // in bytes as it is stored, for the progress
+	stored *io.SectionReader             // where it lies in a file
+	fetch  func() (io.ReadCloser, error) // where it does not
+}
+
+// Open finds an image by the path of an archive or a layout folder, or by its name. A name that begins with "/", "./"
+// or "../" is a path; any other is one only if an archive or a layout is there. The caller must close the Image.
+// Errors are one line and say what to do.
+func Open(ctx context.Context, name string, options Options) (*Image, error) {
+	if options.Note == nil {
+		options.Note = func(string) {}
+	}
+	if options.Progress == nil {
+		options.Progress = func(_, _ int64) {}
+	}
+	i := &Image{Name: name, spool: &spool{dir: options.SpoolDir, limit: maxSize}, options: options}
+	found, err := i.openPath(ctx, name)
+	if err == nil && !found {
+		err = i.openReference(ctx, name)
+	}
+	if err == nil {
+		err = i.check()
+	}
+	if err != nil {
+		i.Close()
+		return nil, fmt.Errorf("image %s: %w", name, err)
+	}
+	return i, nil
+}
+
+// Close frees what the image holds. Its Application's files can no longer be read then.
+func (i *Image) Close() error {
+	var errs []error
+	for _, c := range append(i.closers, i.spool) {
+		errs = append(errs, c.Close())
+	}
+	i.closers = nil
+	return errors.Join(errs...)
+}
+
+// setConfig takes the configuration as it is stored.
+func (i *Image) setConfig(data []byte) (err error) {
+	if i.Config, err = v1.ParseConfigFile(bytes.NewReader(data)); err != nil {
+		return fmt.Errorf("its configuration cannot be read: %w", err)
+	}
+	i.ID, _, err = v1.SHA256(bytes.NewReader(data))
+	return err
+}
+
+// setLayers takes the layers, whose diffIDs the configuration has.
+func (i *Image) setLayers(layers []layer) error {
+	ids := i.Config.RootFS.DiffIDs
+	switch {
+	case len(layers) != len(ids):
+		return fmt.Errorf("it has %d layers and its configuration tells of %d", len(layers), len(ids))
+	case len(layers) > maxLayers:
+		return fmt.Errorf("it has %d layers, %d is the limit", len(layers), maxLayers)
+	}
+	for n := range layers {
+		layers[n].diffID = ids[n]
+	}
+	i.layers = layers
+	return nil
+}
+
+// check refuses what cannot run in an enclave here.
+func (i *Image) check() error {
+	if os, arch := i.Config.OS, i.Config.Architecture; os != "" && os != "linux" || arch != "" && arch != "amd64" {
+		return fmt.Errorf("it is for %s/%s, enclaves here are linux/amd64: build or pull it with --platform linux/amd64", os, arch)
+	}
+	if i.Inspect = withoutStore(i.Inspect); i.Inspect == nil {
+		i.Inspect = i.describe()
+	}
+	return nil
+}
+
+// maxInspect is the most that is kept of an engine's words, in bytes: they go into an EIF's metadata.
+const maxInspect = 256 << 10
+
+// withoutStore drops what an engine tells of its own store rather than of the image, so that the same image is
+// described the same. It returns nil for what is no JSON object, or too long.
+func withoutStore(inspect json.RawMessage) json.RawMessage {
+	var keys map[string]json.RawMessage
+	if len(inspect) > maxInspect || json.Unmarshal(inspect, &keys) != nil {
+		return nil
+	}
+	delete(keys, "GraphDriver")
+	delete(keys, "Metadata")
+	text, err := json.Marshal(keys)
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
+// describe makes up what `docker image inspect` would say. It depends on the image alone.
+func (i *Image) describe() json.RawMessage {
+	type rootFS struct {
+		Type   string
+		Layers []v1.Hash
+	}
+	text, err := json.Marshal(struct {
+		ID           string `json:"Id"`
+		RepoTags     []string
+		Architecture string
+		OS           string `json:"Os"`
+		Created      v1.Time
+		Config       v1.Config
+		RootFS       rootFS
+	}{
+		i.ID.String(), []string{}, i.Config.Architecture, i.Config.OS, i.Config.Created, i.Config.Config,
+		rootFS{i.Config.RootFS.Type, i.Config.RootFS.DiffIDs},
+	})
+	if err != nil {
+		return nil // a year that JSON has no form for
+	}
+	return text
+}
+
+// looksLikePath tells whether a name can only be a path.
+func looksLikePath(name string) bool {
+	return strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../")
+}
+
+// openPath opens the archive or layout folder at a path. It reports false where there is none and the name may mean
+// something else.
+func (i *Image) openPath(ctx context.Context, path string) (found bool, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		if looksLikePath(path) {
+			return true, fmt.Errorf("there is no such file: %w", errors.Unwrap(err))
+		}
+		return false, nil
+	case info.IsDir():
+		found, err = i.openLayout(path)
+	case info.Mode().IsRegular():
+		found, err = i.openArchive(ctx, path)
+	}
+	if !found && err == nil && looksLikePath(path) {
+		err = errors.New("it is neither an image archive nor an OCI layout folder (a plain folder is packed by --rootfs)")
+	}
+	return found || err != nil, err
+}
