@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/nesim/nesim/qemu"
+	"github.com/nesim/nesim/qemu/nsmdev"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/vsock"
 )
@@ -28,7 +29,9 @@ type Config struct {
 	Dir       string     // a private folder for the machines' sockets
 	Switch    *vsock.Switch
 	HostVsock bool // the host kernel's vhost-vsock in place of the device in user space
-	Log       *slog.Logger
+	// NSM makes the Nitro Secure Module of a machine, or gives nil for a machine that has none.
+	NSM func(hypervisor.VMSpec) (nsmdev.Handler, error)
+	Log *slog.Logger
 }
 
 // VMM starts enclaves' machines. It implements hypervisor.VMM.
@@ -167,6 +170,9 @@ func (m *vm) start(ctx context.Context) error {
 		return err
 	}
 	if err := m.serveVsock(dir, &cfg); err != nil {
+		return err
+	}
+	if err := m.serveNSM(dir, &cfg); err != nil {
 		return err
 	}
 	machine, err := qemu.Start(ctx, cfg)

@@ -2,13 +2,9 @@ package vmm
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"path/filepath"
-	"sync"
 
 	"github.com/nesim/nesim/qemu"
-	"github.com/nesim/nesim/qemu/vhostuser"
 	"github.com/nesim/nesim/qemu/vsockdev"
 	"github.com/nesim/nesim/sim/parent"
 	"github.com/nesim/nesim/sim/vsock"
@@ -21,26 +17,13 @@ func (m *vm) serveVsock(dir string, cfg *qemu.Config) error {
 		return m.attach(vsock.EndpointFunc(m.dialHost))
 	}
 	cfg.VsockSocket = filepath.Join(dir, "vsock.sock")
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: cfg.VsockSocket, Net: "unix"})
-	if err != nil {
-		return fmt.Errorf("serve the vsock device: %w", err)
-	}
 	device := vsockdev.New(vsockdev.Config{CID: m.spec.CID, Connect: func(ctx context.Context, c *vsockdev.Conn) error {
 		return m.connect(ctx, c)
 	}})
-	ctx, cancel := context.WithCancel(context.Background())
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := vhostuser.Serve(ctx, listener, device); err != nil && ctx.Err() == nil {
-			m.vmm.cfg.Log.Warn("vsock device failed", "cid", m.spec.CID, "error", err)
-		}
-	})
-	m.later(func() {
-		cancel()
-		listener.Close()
-		device.Close()
-		serving.Wait()
-	})
+	m.later(func() { device.Close() })
+	if err := m.serveDevice("vsock", cfg.VsockSocket, device); err != nil {
+		return err
+	}
 	return m.attach(vsock.EndpointFunc(func(ctx context.Context, src vsock.Addr, port uint32) (vsock.Conn, error) {
 		return device.Dial(ctx, src, port)
 	}))
