@@ -7,16 +7,19 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 REPRODUCIBLE := -trimpath -buildvcs=false
 
-.PHONY: help deps programs build demo test race bench lint clean
+.PHONY: help deps samples programs build demo test race bench lint clean
 
 help: ## what can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-deps: ## find or fetch QEMU and the enclave kernel (under .cache)
-	@qemu/setup/fetch.sh
+deps: ## find or fetch QEMU, the enclave kernel and busybox (under .cache)
+	@qemu/setup/fetch.sh --parent
 
-programs: # what runs inside an enclave; package eif/pack embeds them
-	@GOOS=linux GOARCH=amd64 GOAMD64=v1 CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -ldflags='-s -w -buildid=' -o eif/pack/programs/ ./cmd/init ./cmd/hello
+FOR_GUESTS = GOOS=linux GOARCH=amd64 GOAMD64=v1 CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -ldflags='-s -w -buildid='
+
+programs: # what runs inside an enclave and a primary VM; packages eif/pack and sim/primary embed them
+	@$(FOR_GUESTS) -o eif/pack/programs/ ./cmd/init ./cmd/hello
+	@$(FOR_GUESTS) -o sim/primary/programs/ ./cmd/parentinit
 
 build: programs ## bin/nesim, static, and bin/hello to pack into an enclave
 	@CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -o bin/nesim ./cmd/nesim
@@ -25,10 +28,13 @@ build: programs ## bin/nesim, static, and bin/hello to pack into an enclave
 demo: deps build ## an enclave's life from EIF to its end, in a minute or so
 	@scenarios/demo.sh
 
-test: deps build ## every test, microvms included
+samples: # what the tests of conformance take out of the kernel's source
+	@qemu/setup/fetch.sh --conformance
+
+test: deps samples build ## every test, microvms included (needs a C compiler)
 	$(GO) test -timeout 20m ./...
 
-race: deps build ## the same under the race detector (needs a C compiler)
+race: deps samples build ## the same under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 bench: deps build ## the benchmarks
@@ -40,4 +46,4 @@ lint: programs ## gofmt, go vet, staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 clean: ## remove what was built (.cache stays)
-	rm -rf bin eif/pack/programs/init eif/pack/programs/hello
+	rm -rf bin eif/pack/programs/init eif/pack/programs/hello sim/primary/programs/parentinit

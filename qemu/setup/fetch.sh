@@ -6,7 +6,14 @@
 #   CACHE/kernel/{release,config}   its release and configuration, and
 #   CACHE/kernel/modules/           the few modules an enclave or its parent needs, with a modules.dep
 #
-# usage: fetch.sh [CACHE]     CACHE is $NESIM_CACHE, or .cache at the top of this checkout
+# and, where asked for,
+#
+#   CACHE/busybox/busybox           --parent: the primary VM's shell and tools (Debian trixie's busybox-static)
+#   CACHE/sample/ne_ioctl_sample.c  --conformance: a program for the NE driver, out of Debian trixie's linux-source
+#
+# usage: fetch.sh [--parent] [--conformance] [CACHE]
+#
+# CACHE is $NESIM_CACHE, or .cache at the top of this checkout.
 #
 #   NESIM_QEMU     a QEMU to use as it is (>= 10.2); one that is good enough on PATH is found by itself
 #   NESIM_KERNEL   a kernel to use as it is, and NESIM_MODULES its modules folder
@@ -23,6 +30,8 @@ readonly MIN_QEMU=10.2
 readonly QEMU_DEVICES='vhost-user-vsock-device vhost-user-test-device'
 readonly QEMU_SUITE=forky QEMU_PACKAGE=qemu-system-x86
 readonly KERNEL_SUITE=trixie KERNEL_PACKAGE=linux-image-cloud-amd64
+readonly BUSYBOX_PACKAGE=busybox-static SOURCE_PACKAGE=linux-source
+readonly SAMPLE=samples/nitro_enclaves/ne_ioctl_sample.c
 # What an enclave loads (vsock and NSM over virtio-mmio), and what a primary VM loads (the NE driver, pvpanic).
 readonly MODULES='virtio_mmio vsock vmw_vsock_virtio_transport nsm nitro_enclaves pvpanic-mmio pvpanic-pci'
 
@@ -31,20 +40,29 @@ fail() { printf 'nesim: %s\n' "$*" >&2; exit 1; }
 
 main() {
 	local here; here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+	local part need='' parts='qemu kernel'
+	while [[ ${1:-} == --* ]]; do
+		case $1 in
+		--parent) parts="$parts busybox" ;;
+		--conformance) parts="$parts sample" ;;
+		*) fail "unknown option $1: see the top of $here/fetch.sh" ;;
+		esac
+		shift
+	done
 	CACHE=${1:-${NESIM_CACHE:-$here/../../.cache}}
 	mkdir -p "$CACHE" || fail "cannot make the folder $CACHE; set NESIM_CACHE to one that you may write"
 	CACHE=$(cd "$CACHE" && pwd -P)
 
-	want_qemu && need_qemu=yes || need_qemu=
-	want_kernel && need_kernel=yes || need_kernel=
-	[ -n "$need_qemu$need_kernel" ] || return 0
+	for part in $parts; do ! "want_$part" || need="$need $part"; done
+	[ -n "$need" ] || return 0
 
 	lock
 	TMP=$CACHE/tmp
 	rm -rf "$TMP"        # what an interrupted run left; its downloads, under CACHE/apt, are kept and used
 	mkdir -p "$TMP"
-	if [ -n "$need_qemu" ] && ! in_place qemu; then check_tools; fetch_qemu; fi
-	if [ -n "$need_kernel" ] && ! in_place kernel; then check_tools; fetch_kernel; fi
+	for part in $need; do
+		in_place "$part" || { check_tools; "fetch_$part"; }
+	done
 	rm -rf "$TMP" "$CACHE/apt"
 }
 
@@ -100,6 +118,9 @@ want_kernel() {
 	fi
 	! in_place kernel
 }
+
+want_busybox() { ! in_place busybox; }
+want_sample() { ! in_place sample; }
 
 own_parts() {
 	echo "or point nesim at your own: NESIM_QEMU (a QEMU >= $MIN_QEMU), NESIM_KERNEL (a vmlinuz with virtio-mmio, vsock" \
@@ -253,6 +274,32 @@ fetch_kernel() {
 	pick_modules "$TMP/deb/usr/lib/modules/$release" "$TMP/kernel/modules"
 	put_in_place kernel
 	say "kernel $release is ready in $CACHE/kernel ($(size kernel), $((SECONDS - start)) s)"
+}
+
+fetch_busybox() {
+	use_suite "$KERNEL_SUITE"
+	say "downloading busybox (about 1 MB)"
+	(cd "$APT/cache/archives" && run apt-get download "$BUSYBOX_PACKAGE") || fail "apt cannot fetch busybox: $(why)"
+	dpkg-deb -x "$APT/cache/archives/$BUSYBOX_PACKAGE"_*.deb "$TMP/deb-busybox" 2>"$LOG" || fail "cannot unpack busybox: $(why)"
+	mkdir "$TMP/busybox"
+	cp "$TMP"/deb-busybox/usr/bin/busybox "$TMP/deb-busybox/usr/share/doc/$BUSYBOX_PACKAGE/copyright" "$TMP/busybox"
+	put_in_place busybox
+	say "busybox is ready in $CACHE/busybox ($(size busybox))"
+}
+
+# fetch_sample takes one file out of the kernel's source, as the kernel's package has it.
+fetch_sample() {
+	local start=$SECONDS package
+	use_suite "$KERNEL_SUITE"
+	package=$(apt-cache -c "$APT/apt.conf" depends "$SOURCE_PACKAGE" | sed -nE 's/^ *Depends: (linux-source-[0-9].*)$/\1/p' | sed -n 1p)
+	[ -n "$package" ] || fail "no source found behind the package $SOURCE_PACKAGE"
+	say "downloading $package for one file of it (about 150 MB)"
+	(cd "$APT/cache/archives" && run apt-get download "$package") || fail "apt cannot fetch $package: $(why)"
+	mkdir "$TMP/sample"
+	dpkg-deb --fsys-tarfile "$APT"/cache/archives/linux-source-*.deb | tar -xO --wildcards '*.tar.xz' |
+		tar -xJO --wildcards "*/$SAMPLE" >"$TMP/sample/${SAMPLE##*/}" 2>"$LOG" || fail "cannot unpack $package: $(why)"
+	put_in_place sample
+	say "$SAMPLE is ready in $CACHE/sample ($((SECONDS - start)) s)"
 }
 
 # pick_modules FROM TO copies MODULES and what they need, unpacked, and writes TO/modules.dep as depmod would:
