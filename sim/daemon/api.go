@@ -8,6 +8,7 @@ package daemon
 import (
 	"fmt"
 
+	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/instance"
 )
 
@@ -21,7 +22,7 @@ const (
 const (
 	pathAbout     = "/about"
 	pathShutdown  = "/shutdown"
-	pathEnclaves  = "/enclaves"
+	pathEnclaves  = "/enclaves" // GET: [?metadata]
 	pathEnclave   = "/enclaves/{id}"
 	pathWait      = "/enclaves/{id}/wait"
 	pathConsole   = "/enclaves/{id}/console"
@@ -44,15 +45,21 @@ type About struct {
 type message struct {
 	Progress string            `json:"progress,omitempty"`
 	Run      *instance.RunInfo `json:"run,omitempty"`
-	Error    string            `json:"error,omitempty"`
+	failure
 }
 
 // failure is the body of an answer with an error's status.
 type failure struct {
-	Error string `json:"error"`
+	Error string       `json:"error,omitempty"`
+	Code  errcode.Code `json:"code,omitempty"`
 }
 
-// Error is a request that the daemon refused; its text is for people.
+func failed(err error) failure { return failure{err.Error(), errcode.Of(err)} }
+
+// err returns the failure as the client's error, with its code.
+func (f failure) err() error { return errcode.Wrap(f.Code, &Error{f.Error}) }
+
+// Error is a request that the daemon refused; its text is for people. It may be wrapped with an errcode.Code.
 type Error struct{ Text string }
 
 func (e *Error) Error() string { return e.Text }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/nesim/nesim/sim/errcode"
 )
 
 // startPatience bounds the wait for a daemon that has been started.
@@ -24,34 +26,36 @@ func Ensure(ctx context.Context, dir string, args ...string) (*Client, error) {
 		return c, err
 	}
 	if err := makePrivate(dir); err != nil {
-		return nil, err
+		return nil, errcode.Wrap(errcode.ReadFromDiskFailure, err)
 	}
-	exited, err := startDetached(dir, args)
+	pid, exited, err := startDetached(dir, args)
 	if err != nil {
 		return nil, err
 	}
-	return c, c.awaitStart(ctx, exited)
+	return c, c.awaitStart(ctx, pid, exited)
 }
 
 // startDetached starts the daemon in a session of its own. The returned channel gets its end, if that comes first.
-func startDetached(dir string, args []string) (<-chan error, error) {
+func startDetached(dir string, args []string) (pid int, exited <-chan error, err error) {
 	log, err := os.OpenFile(filepath.Join(dir, logName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the daemon's log: %w", err)
+		return 0, nil, fmt.Errorf("open the daemon's log: %w", err)
 	}
 	defer log.Close()
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the daemon: %w", err)
+		return 0, nil, errcode.New(errcode.ProcessSpawnFailure, "start the daemon: %w", err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }() // ends with the daemon or with this process, whichever is first
-	return exited, nil
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // ends with the daemon or with this process, whichever is first
+	return cmd.Process.Pid, ended, nil
 }
 
-func (c *Client) awaitStart(ctx context.Context, exited <-chan error) error {
+// awaitStart waits until the daemon that was started answers, or has ended because another's was faster. It does not
+// return before: a daemon that is still starting would take the folder once the other has been shut down.
+func (c *Client) awaitStart(ctx context.Context, pid int, exited <-chan error) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	poll := time.NewTicker(10 * time.Millisecond)
@@ -59,15 +63,15 @@ func (c *Client) awaitStart(ctx context.Context, exited <-chan error) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the daemon did not answer: its log is %s", filepath.Join(c.dir, logName))
+			return errcode.New(errcode.ProcessSpawnFailure, "the daemon did not answer: its log is %s", filepath.Join(c.dir, logName))
 		case <-exited:
 			// Another's daemon may have won; one more look tells.
 			if err := c.awaitOther(ctx); err != nil {
-				return fmt.Errorf("the daemon did not start: %s", lastLine(filepath.Join(c.dir, logName)))
+				return errcode.New(errcode.ProcessSpawnFailure, "the daemon did not start: %s", lastLine(filepath.Join(c.dir, logName)))
 			}
 			return nil
 		case <-poll.C:
-			if _, err := c.About(ctx); err == nil {
+			if about, err := c.About(ctx); err == nil && about.PID == pid {
 				return nil
 			}
 		}

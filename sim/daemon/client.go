@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/instance"
 )
 
@@ -91,11 +92,11 @@ func (c *Client) Run(ctx context.Context, spec instance.RunSpec, progress func(s
 			if ctx.Err() != nil {
 				return instance.RunInfo{}, ctx.Err()
 			}
-			return instance.RunInfo{}, errors.New("the daemon ended before the enclave ran: its log is " + filepath.Join(c.dir, logName))
+			return instance.RunInfo{}, errcode.New(errcode.EnclaveProcessConnectionFailure, "the daemon ended before the enclave ran: its log is %s", filepath.Join(c.dir, logName))
 		}
 		switch {
 		case m.Error != "":
-			return instance.RunInfo{}, &Error{m.Error}
+			return instance.RunInfo{}, m.err()
 		case m.Run != nil:
 			return *m.Run, nil
 		default:
@@ -104,9 +105,13 @@ func (c *Client) Run(ctx context.Context, spec instance.RunSpec, progress func(s
 	}
 }
 
-// Enclaves describes the running enclaves.
-func (c *Client) Enclaves(ctx context.Context) (list []instance.Description, err error) {
-	return list, c.ask(ctx, http.MethodGet, pathEnclaves, nil, &list)
+// Enclaves describes the running enclaves, with their images' metadata where that is asked for.
+func (c *Client) Enclaves(ctx context.Context, metadata bool) (list []instance.Description, err error) {
+	path := pathEnclaves
+	if metadata {
+		path += "?metadata"
+	}
+	return list, c.ask(ctx, http.MethodGet, path, nil, &list)
 }
 
 // Terminate ends an enclave, named by its ID or its name, and waits for its end.
@@ -183,7 +188,7 @@ func refused(resp *http.Response) error {
 	if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
 		return &Error{"the daemon answered " + resp.Status + ": it may be of another version: nesim shutdown ends it"}
 	}
-	return &Error{f.Error}
+	return f.err()
 }
 
 func request(ctx context.Context, method, path string, body any) (*http.Request, error) {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Dir returns the folder that holds the daemon's sockets: $NESIM_DIR, else nesim in $XDG_RUNTIME_DIR, else
@@ -35,11 +39,20 @@ const (
 // makePrivate makes dir if it is not there and refuses one that others could have made or can enter.
 func makePrivate(dir string) error {
 	if len(dir)+len(longestSocket) > sunPathMax {
-		return fmt.Errorf("the folder %s has too long a name for UNIX sockets: set NESIM_DIR to a shorter one", dir)
+		return errLongDir(dir)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the daemon's folder: %w: set NESIM_DIR to one that you can write", err)
 	}
+	return checkPrivate(dir)
+}
+
+func errLongDir(dir string) error {
+	return fmt.Errorf("the folder %s has too long a name for UNIX sockets: set NESIM_DIR to a shorter one", dir)
+}
+
+// checkPrivate refuses a folder that others could have made or can enter.
+func checkPrivate(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("look at the daemon's folder: %w", err)
@@ -70,12 +83,54 @@ func lock(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// glance is longer than a client looks whether a daemon has the lock, for which it takes it.
+const glance = 200 * time.Millisecond
+
+// hold takes the folder's lock for a daemon. Clients that glance at it do not stand in the way.
+func hold(ctx context.Context, dir string) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, glance)
+	defer cancel()
+	for {
+		f, err := lock(dir)
+		if !errors.Is(err, errHeld) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
 // removeStale removes what an earlier daemon, killed, left in the folder. Only the holder of the lock calls it.
 func removeStale(dir string) error {
 	for _, name := range []string{socketName, pciSocketName, "vm"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove what an earlier daemon left: %w", err)
 		}
+	}
+	return nil
+}
+
+// CheckDir tells what is wrong with a folder for a daemon, and makes nothing: one that is not there may be missing, but
+// must be possible to make.
+func CheckDir(dir string) error {
+	if len(dir)+len(longestSocket) > sunPathMax {
+		return errLongDir(dir)
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		return checkPrivate(dir)
+	}
+	above := filepath.Dir(dir)
+	for above != filepath.Dir(above) {
+		if _, err := os.Stat(above); err == nil {
+			break
+		}
+		above = filepath.Dir(above)
+	}
+	if err := unix.Access(above, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("the daemon's folder %s cannot be made: %s: %w: set NESIM_DIR to one that you can write", dir, above, err)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := makePrivate(cfg.Dir); err != nil {
 		return err
 	}
-	held, err := lock(cfg.Dir)
+	held, err := hold(ctx, cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (s *server) routes() http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			if err := h(w, r); err != nil {
-				answer(w, http.StatusUnprocessableEntity, failure{err.Error()})
+				answer(w, http.StatusUnprocessableEntity, failed(err))
 			}
 		})
 	}
@@ -129,6 +129,7 @@ func (s *server) routes() http.Handler {
 	handle("GET "+pathConsole, s.console)
 	handle("GET "+pathVsockDial, s.dial)
 	handle("GET "+pathListen, s.listen)
+	handle("GET "+pathParentVsock, s.parentVsock)
 	return mux
 }
 
@@ -158,11 +159,13 @@ func (s *server) end(w http.ResponseWriter, _ *http.Request) error {
 // run answers with a line of JSON for each step and one for the result, so that the command can show progress.
 func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	var spec instance.RunSpec
-	if err := json.NewDecoder(r.Body).Decode(&spec); err != nil {
+	body, err := io.ReadAll(r.Body) // to the end: from there on the HTTP server notices a client that goes
+	if err == nil {
+		err = json.Unmarshal(body, &spec)
+	}
+	if err != nil {
 		return fmt.Errorf("read the request: %w", err)
 	}
-	// Reading to the end lets the HTTP server notice a client that goes.
-	_, _ = io.Copy(io.Discard, r.Body)
 	lines := json.NewEncoder(w)
 	send := func(m message) {
 		_ = lines.Encode(m)
@@ -171,15 +174,15 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	info, err := s.inst.RunEnclave(r.Context(), spec, func(step string) { send(message{Progress: step}) })
 	if err != nil {
 		s.cfg.Log.Warn("run-enclave failed", "eif", spec.EIFPath, "error", err)
-		send(message{Error: err.Error()})
+		send(message{failure: failed(err)})
 		return nil
 	}
 	send(message{Run: &info})
 	return nil
 }
 
-func (s *server) describe(w http.ResponseWriter, _ *http.Request) error {
-	answer(w, http.StatusOK, s.inst.Enclaves())
+func (s *server) describe(w http.ResponseWriter, r *http.Request) error {
+	answer(w, http.StatusOK, s.inst.Enclaves(r.URL.Query().Has("metadata")))
 	return nil
 }
 

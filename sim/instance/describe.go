@@ -15,6 +15,7 @@ type RunSpec struct {
 	CID       uint64   `json:"enclave_cid,omitempty"` // 0: the hypervisor chooses
 	Debug     bool     `json:"debug_mode,omitempty"`
 	Name      string   `json:"enclave_name,omitempty"` // empty: the EIF's file name without its ending
+	NoNSM     bool     `json:"no_nsm,omitempty"`
 }
 
 // RunInfo is what nitro-cli's run-enclave prints, with its keys in its order.
@@ -34,6 +35,7 @@ type Description struct {
 	State        string           `json:"State"` // RUNNING or TERMINATING
 	Flags        string           `json:"Flags"` // NONE or DEBUG_MODE
 	Measurements eif.Measurements `json:"Measurements"`
+	eif.Identity                  // where the metadata was asked for
 }
 
 // Ending tells how an enclave ended.
@@ -49,9 +51,9 @@ type Ending struct {
 }
 
 // enclaveID gives an enclave's ID as nitro-cli makes it: the parent's instance ID and the slot's unique ID.
-func enclaveID(slotUID uint64) string {
-	return fmt.Sprintf("%s-enc%x", InstanceID, slotUID)
+func enclaveID(instance string, slotUID uint64) string {
+	return fmt.Sprintf("%s-enc%x", instance, slotUID)
 }
 
-// InstanceID is the parent's EC2 instance ID, the one that nitro-cli takes where there is none.
+// InstanceID is the parent's EC2 instance ID where none is given: the one that nitro-cli takes where there is none.
 const InstanceID = "i-0000000000000000"

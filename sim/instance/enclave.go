@@ -10,6 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
 	"github.com/nesim/nesim/sim/vsock"
@@ -25,6 +29,7 @@ type enclave struct {
 	driver   *nedriver.Enclave
 	name, id string
 	debug    bool
+	noNSM    bool
 
 	mu      sync.Mutex // a leaf
 	info    Description
@@ -40,17 +45,25 @@ func (i *Instance) create(spec *RunSpec) (*enclave, error) {
 	process := i.host.NewProcess()
 	driver, err := i.driver.Open(process).CreateVM()
 	if err != nil {
-		return nil, err
+		_ = process.Exit()
+		if errors.Is(err, unix.ENOSPC) {
+			err = fmt.Errorf("%w: every slot is in use: end an enclave, or see nesim serve --max-enclaves", err)
+		}
+		return nil, errcode.New(errcode.IoctlFailure, "make an enclave: %w", err)
 	}
 	e := &enclave{
 		instance: i, process: process, driver: driver, ended: make(chan struct{}),
-		id: enclaveID(driver.SlotUID()), debug: spec.Debug,
+		id: enclaveID(i.cfg.ID, driver.SlotUID()), debug: spec.Debug, noNSM: spec.NoNSM,
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed {
 		_ = process.Exit()
 		return nil, errors.New("the daemon is ending")
+	}
+	if i.parentVM {
+		_ = process.Exit()
+		return nil, errParentVM
 	}
 	e.name = i.uniqueName(spec)
 	i.enclaves = append(i.enclaves, e)
@@ -80,9 +93,7 @@ func (e *enclave) watch() {
 	if err := e.process.Exit(); err != nil {
 		e.instance.cfg.Log.Warn("free the enclave", "enclave", e.id, "error", err)
 	}
-	e.mu.Lock()
-	asked := e.asked
-	e.mu.Unlock()
+	asked := e.terminated()
 	e.ending = Ending{Name: e.name, ID: e.id, Asked: asked}
 	switch {
 	case asked:
@@ -119,6 +130,13 @@ func (e *enclave) terminate() {
 	<-e.ended
 }
 
+// terminated tells whether the parent ends the enclave, or has ended it.
+func (e *enclave) terminated() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.asked
+}
+
 func (e *enclave) hungUp() bool { return errors.Is(e.driver.Err(), nedriver.ErrHangUp) }
 
 // find looks for an enclave by its ID or name, among the running ones and then among the ended, newest first.
@@ -141,18 +159,21 @@ func (i *Instance) find(id string, ended bool) (*enclave, error) {
 		names = append(names, e.name)
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("no enclave %q: none is running", id)
+		return nil, noEnclave(id, "none is running")
 	}
-	return nil, fmt.Errorf("no enclave %q: running are %s", id, strings.Join(names, ", "))
+	return nil, noEnclave(id, "running are "+strings.Join(names, ", "))
 }
 
-// Enclaves describes the enclaves that run.
-func (i *Instance) Enclaves() []Description {
+// Enclaves describes the enclaves that run, with their images' metadata where that is asked for.
+func (i *Instance) Enclaves(metadata bool) []Description {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	list := []Description{}
 	for _, e := range i.enclaves {
 		if described, running := e.describe(); running {
+			if !metadata {
+				described.Identity = eif.Identity{}
+			}
 			list = append(list, described)
 		}
 	}
@@ -205,7 +226,7 @@ func (i *Instance) Console(ctx context.Context, id string) (vsock.Conn, error) {
 		return nil, err
 	}
 	if !e.debug {
-		return nil, fmt.Errorf("enclave %s has no console: run it with --debug-mode", e.name)
+		return nil, errcode.New(errcode.EnclaveConsoleConnectionFailure, "enclave %s has no console: run it with --debug-mode", e.name)
 	}
 	e.mu.Lock()
 	cid := uint32(e.info.CID)

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/attest/pki"
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/setup"
@@ -42,6 +43,9 @@ type Config struct {
 	Slots          int    // how many enclaves there can be at a time; default 4, as on EC2
 	Accel          string // auto, kvm or tcg; default: $NESIM_ACCEL, else auto
 	Vsock          string // user (default): the vsock device in user space; vhost: the host kernel's
+
+	ID  string // the EC2 instance ID; default: InstanceID
+	NSM NSMConfig
 }
 
 func (c *Config) setDefaults() error {
@@ -56,6 +60,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Vsock == "" {
 		c.Vsock = "user"
+	}
+	if c.ID == "" {
+		c.ID = InstanceID
 	}
 	if c.Vsock != "user" && c.Vsock != "vhost" {
 		return fmt.Errorf("no vsock device %q: choose user or vhost", c.Vsock)
@@ -73,6 +80,7 @@ type Instance struct {
 	net        *vsock.Switch
 	vmm        *vmm.VMM
 	hypervisor *hypervisor.Hypervisor
+	pki        *pki.Instance  // nil where enclaves have no NSM
 	serving    sync.WaitGroup // the PCI socket
 
 	// The parent's side.
@@ -83,6 +91,7 @@ type Instance struct {
 	watches  sync.WaitGroup // one an enclave
 	mu       sync.Mutex
 	closed   bool
+	parentVM bool       // a primary VM is the parent
 	enclaves []*enclave // those that run or are about to, in the order of their making
 	ended    []*enclave // the newest of those that have ended
 	undo     []func()   // what Close calls, last first
@@ -118,10 +127,14 @@ func (i *Instance) start(ctx context.Context) (err error) {
 
 // startHypervisor brings up what stands behind the PCI device.
 func (i *Instance) startHypervisor() (err error) {
+	if i.pki, err = i.cfg.NSM.open(i.cfg.ID); err != nil {
+		return err
+	}
 	i.net = vsock.New()
 	i.later(func() { i.net.Close() })
 	i.vmm, err = vmm.New(vmm.Config{
 		Binary: i.qemu.Path, Accel: i.accel, Dir: i.cfg.Dir, Switch: i.net, HostVsock: i.cfg.Vsock == "vhost", Log: i.cfg.Log,
+		NSM: i.nsm,
 	})
 	if err != nil {
 		return err

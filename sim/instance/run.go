@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/eif/inspect"
+	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/nedriver"
 	"github.com/nesim/nesim/sim/parent"
 )
@@ -27,7 +29,10 @@ const (
 // RunEnclave runs an enclave as nitro-cli does and returns when its heartbeat has been answered. progress is called
 // with a line for people at each step. On an error, and when ctx ends before the heartbeat, nothing is left.
 func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(string)) (RunInfo, error) {
-	image, err := openImage(spec)
+	if err := CheckCID(spec.CID); err != nil {
+		return RunInfo{}, err
+	}
+	image, err := i.openImage(spec)
 	if err != nil {
 		return RunInfo{}, err
 	}
@@ -38,6 +43,9 @@ func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(s
 	}
 	info, err := e.launch(ctx, spec, image, progress)
 	if err != nil {
+		if e.terminated() {
+			err = errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: it was terminated")
+		}
 		e.terminate()
 		return RunInfo{}, err
 	}
@@ -47,14 +55,19 @@ func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(s
 // image is an EIF file to be run.
 type image struct {
 	*os.File
-	size int64
+	size     int64
+	identity eif.Identity
 }
 
 // openImage opens an EIF and finds out, before anything is set up, whether it is one that could run.
-func openImage(spec RunSpec) (*image, error) {
+func (i *Instance) openImage(spec RunSpec) (*image, error) {
 	// Without O_NONBLOCK the opening of a FIFO would wait for a writer.
 	f, err := os.OpenFile(spec.EIFPath, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
+		return nil, errcode.Wrap(errcode.FileOperationFailure, err)
+	}
+	if err := checkCPUs(&spec, i.driver.CPUs()); err != nil {
+		f.Close()
 		return nil, err
 	}
 	img, err := checkImage(f, spec)
@@ -68,27 +81,30 @@ func openImage(spec RunSpec) (*image, error) {
 func checkImage(f *os.File, spec RunSpec) (*image, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, errcode.Wrap(errcode.FileOperationFailure, err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a file")
+		return nil, errcode.New(errcode.FileOperationFailure, "not a file")
 	}
 	parsed, err := eif.Open(f, info.Size())
 	if err != nil {
-		return nil, err
+		return nil, errcode.Wrap(errcode.EIFParsing, err)
 	}
 	header := parsed.Header()
 	if arch := header.Arch(); arch != eif.ArchX86_64 {
-		return nil, fmt.Errorf("the image is for %s: nesim runs images for x86_64", arch)
+		return nil, errcode.New(errcode.EIFParsing, "the image is for %s: nesim runs images for x86_64", arch)
 	}
-	if err := checkSignature(parsed); err != nil {
+	if err := inspect.CheckKernel(kernelOf(parsed), header.Arch()); err != nil {
+		return nil, errcode.Wrap(errcode.EIFParsing, err)
+	}
+	if err := checkMemory(spec.MemoryMiB, info.Size()); err != nil {
 		return nil, err
 	}
-	if need := uint64(info.Size()) + nedriver.EIFLoadOffset; spec.MemoryMiB*mib < need {
-		return nil, fmt.Errorf("the image of %d MiB does not fit into %d MiB of memory: give --memory at least %d",
-			(info.Size()+mib-1)/mib, spec.MemoryMiB, (need+mib-1)/mib)
+	if err := checkSignature(parsed); err != nil {
+		return nil, errcode.Wrap(errcode.EIFSignatureChecker, err)
 	}
-	return &image{f, info.Size()}, nil
+	identity, _ := parsed.Identity() // an image runs with bad metadata too: nothing of it is measured
+	return &image{f, info.Size(), identity}, nil
 }
 
 // checkSignature refuses a certificate that is out of its dates, as nitro-cli does before the start.
@@ -119,20 +135,21 @@ func (e *enclave) launch(ctx context.Context, spec RunSpec, img *image, progress
 	if info.CID, err = e.start(spec); err != nil {
 		return info, err
 	}
-	e.publish(info, false)
-	progress(fmt.Sprintf("Started enclave with enclave-cid: %d, memory: %d MiB, cpu-ids: %v", info.CID, info.MemoryMiB, info.CPUIDs))
+	e.publish(info, img.identity, false)
+	progress(fmt.Sprintf("Started enclave with enclave-cid: %d, memory: %d MiB, cpu-ids: %s",
+		info.CID, info.MemoryMiB, strings.ReplaceAll(fmt.Sprint(info.CPUIDs), " ", ", ")))
 	if err := e.await(ctx, heartbeat, info, img); err != nil {
 		return info, err
 	}
-	e.publish(info, true)
+	e.publish(info, img.identity, true)
 	return info, nil
 }
 
 // publish makes known what the enclave has, and whether it runs.
-func (e *enclave) publish(info RunInfo, running bool) {
+func (e *enclave) publish(info RunInfo, identity eif.Identity, running bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.info.RunInfo, e.running = info, running
+	e.info.RunInfo, e.info.Identity, e.running = info, identity, running
 	if slot, ok := e.instance.hypervisor.Slot(e.driver.SlotUID()); ok && slot.Measurements != nil {
 		e.info.Measurements = *slot.Measurements
 	}
@@ -143,18 +160,18 @@ func (e *enclave) load(ctx context.Context, spec RunSpec, img *image) (uint64, e
 	size := (spec.MemoryMiB*mib + hugePage - 1) / hugePage * hugePage
 	memory, err := e.process.Mmap(nedriver.MapSpec{Size: size, PageSize: hugePage})
 	if err != nil {
-		return 0, fmt.Errorf("allocate %d MiB for the enclave: %w", spec.MemoryMiB, err)
+		return 0, errcode.New(errcode.InsufficientMemoryAvailable, "allocate %d MiB for the enclave: %w", spec.MemoryMiB, err)
 	}
 	offset, err := e.driver.GetImageLoadInfo(nedriver.NEEIFImage)
 	if err != nil {
-		return 0, fmt.Errorf("ask where the image goes: %w", err)
+		return 0, errcode.New(errcode.IoctlFailure, "ask where the image goes: %w", err)
 	}
 	if err := copyImage(ctx, memory, int64(offset), img); err != nil {
-		return 0, fmt.Errorf("load the image into the enclave's memory: %w", err)
+		return 0, errcode.New(errcode.EIFParsing, "load the image into the enclave's memory: %w", err)
 	}
 	err = e.driver.SetUserMemoryRegion(nedriver.UserMemoryRegion{MemorySize: size, UserspaceAddr: memory.Addr()})
 	if err != nil {
-		return 0, fmt.Errorf("donate the memory: %w", err)
+		return 0, errcode.New(errcode.IoctlFailure, "donate the memory: %w", err)
 	}
 	return size / mib, nil
 }
@@ -190,7 +207,7 @@ func (e *enclave) addCPUs(spec RunSpec) (ids []uint32, err error) {
 	for _, id := range wanted {
 		cpu, err := e.driver.AddVCPU(id)
 		if err != nil {
-			return nil, fmt.Errorf("add CPU %s: %w (the pool is %s)", cpuName(id), err, e.instance.cfg.CPUPool)
+			return nil, errcode.New(errcode.IoctlFailure, "add CPU %s: %w (the pool is %s)", cpuName(id), err, e.instance.cfg.CPUPool)
 		}
 		ids = append(ids, cpu)
 	}
@@ -213,7 +230,19 @@ func (e *enclave) start(spec RunSpec) (cid uint64, err error) {
 	if why := e.instance.hypervisor.SlotError(e.driver.SlotUID()); err != nil && why != nil {
 		err = fmt.Errorf("start the enclave: %w", why) // the driver's code is all that a real parent sees; the hypervisor knows more
 	}
-	return cid, err
+	return cid, errcode.Wrap(startCode(err), err)
+}
+
+// startCode is E29 as from nitro-cli, but for an image that the hypervisor found bad: nitro-cli would find the same
+// in the file before it.
+func startCode(err error) errcode.Code {
+	switch {
+	case errors.Is(err, eif.ErrSignature):
+		return errcode.EIFSignatureChecker
+	case errors.Is(err, eif.ErrFormat), errors.Is(err, eif.ErrCRC):
+		return errcode.EIFParsing
+	}
+	return errcode.IoctlFailure
 }
 
 // await waits for the enclave to say that it has booted, for as long as nitro-cli does.
@@ -224,10 +253,15 @@ func (e *enclave) await(ctx context.Context, heartbeat *parent.Expectation, info
 	}
 	lines := e.instance.vmm.LastLines(uint32(info.CID), lastLines)
 	if len(lines) == 0 {
-		return fmt.Errorf("the enclave did not boot: %w", err)
+		return errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: %w", err)
 	}
-	return fmt.Errorf("the enclave did not boot: %w; its console's last lines: %s", err, strings.Join(lines, " | "))
+	return errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: %w; its console's last lines: %s", err, strings.Join(lines, " | "))
 }
 
 // baseName is the name that nitro-cli gives an enclave by its image's file.
 func baseName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".eif") }
+
+func kernelOf(image *eif.Image) inspect.Kernel {
+	kernel := image.Kernel()
+	return inspect.IdentifyKernel(kernel, kernel.Size())
+}

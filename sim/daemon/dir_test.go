@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAFolderIsCheckedWithoutBeingMade(t *testing.T) {
+	base := folder(t)
+	absent := filepath.Join(base, "a", "b")
+	require.NoError(t, CheckDir(absent))
+	require.NoDirExists(t, absent)
+	require.NoError(t, CheckDir(base))
+	for _, refused := range unfit(t) {
+		oneLine(t, CheckDir(refused.dir), refused.want)
+	}
+}
+
+func TestOnlyAPrivateFolderIsUsed(t *testing.T) {
+	dir := filepath.Join(folder(t), "a", "b")
+	require.NoError(t, makePrivate(dir))
+	require.NoError(t, makePrivate(dir), "again")
+	info, err := os.Stat(dir)
+	require.NoError(t, err)
+	require.EqualValues(t, 0o700, info.Mode().Perm())
+	for _, refused := range unfit(t) {
+		oneLine(t, makePrivate(refused.dir), refused.want)
+		oneLine(t, Run(t.Context(), testConfig(refused.dir)), refused.want)
+		_, err := Ensure(t.Context(), refused.dir, "no-such-program")
+		oneLine(t, err, refused.want)
+	}
+}
+
+// unfit lists folders that no daemon may use.
+func unfit(t *testing.T) (all []struct{ dir, want string }) {
+	base := folder(t)
+	add := func(dir, want string) { all = append(all, struct{ dir, want string }{dir, want}) }
+	for name, mode := range map[string]os.FileMode{"readable": 0o740, "enterable": 0o701, "writable": 0o720} {
+		dir := filepath.Join(base, name)
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, os.Chmod(dir, mode))
+		add(dir, "not a folder private to you")
+	}
+	link := filepath.Join(base, "link") // could be turned to another folder later
+	require.NoError(t, os.Symlink(folder(t), link))
+	add(link, "not a folder private to you")
+	others := "/" // root's
+	if os.Getuid() == 0 {
+		others = filepath.Join(base, "others")
+		require.NoError(t, os.Mkdir(others, 0o700))
+		require.NoError(t, os.Chown(others, 1, 1))
+	}
+	add(others, "not a folder private to you")
+	add(filepath.Join(base, strings.Repeat("x", 100)), "NESIM_DIR")
+	return all
+}
+
+func TestTheFolderIsFoundByTheEnvironment(t *testing.T) {
+	t.Setenv("NESIM_DIR", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	t.Setenv("TMPDIR", "/somewhere")
+	require.Regexp(t, `^/somewhere/nesim-\d+$`, Dir())
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/1")
+	require.Equal(t, "/run/user/1/nesim", Dir())
+	t.Setenv("NESIM_DIR", "here")
+	wd, err := os.Getwd()
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(wd, "here"), Dir(), "the daemon may work in another folder")
+}
+
+// A client that looks whether a daemon has ended takes its lock for a moment.
+func TestAGlanceAtTheLockKeepsNoDaemonFromStarting(t *testing.T) {
+	dir := folder(t)
+	glance, err := lock(dir)
+	require.NoError(t, err)
+	time.AfterFunc(20*time.Millisecond, func() { glance.Close() })
+	held, err := hold(t.Context(), dir)
+	require.NoError(t, err)
+	defer held.Close()
+	_, err = hold(t.Context(), dir)
+	require.ErrorIs(t, err, errHeld)
+}

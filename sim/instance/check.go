@@ -1,0 +1,96 @@
+package instance
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nesim/nesim/sim/errcode"
+	"github.com/nesim/nesim/sim/vsock"
+)
+
+// memoryPerImage is how many times its image's size an enclave's memory must be: ENCLAVE_MEMORY_EIF_SIZE_RATIO of
+// nitro-cli's resource_manager.rs.
+const memoryPerImage = 4
+
+// CheckCID refuses a CID that no enclave may have, as nitro-cli does before it asks the driver. 0 leaves the choice.
+func CheckCID(cid uint64) error {
+	switch {
+	case cid == uint64(vsock.CIDParent):
+		return errcode.New(errcode.InvalidArgument, "the CID %d is the parent's: take one from 4 to %d, or 0 for any", cid, math.MaxUint32-1)
+	case cid > 0 && cid < uint64(vsock.CIDParent), cid == math.MaxUint32:
+		return errcode.New(errcode.InvalidArgument, "the CID %d is reserved: take one from 4 to %d, or 0 for any", cid, math.MaxUint32-1)
+	case cid > math.MaxUint32:
+		return errcode.New(errcode.InvalidArgument, "the CID %d has more than 32 bits: take one from 4 to %d, or 0 for any", cid, math.MaxUint32-1)
+	}
+	return nil
+}
+
+// checkCPUs refuses CPUs that the pool, a canonical CPU list, does not have, as nitro-cli does before it asks the driver.
+func checkCPUs(spec *RunSpec, pool string) error {
+	has := poolCPUs(pool)
+	if len(spec.CPUIDs) == 0 {
+		if spec.CPUCount > len(has) {
+			return errcode.New(errcode.InsufficientCPUs, "%d CPUs asked for, the pool has %d (%s): ask for fewer, or see nesim serve --ne-cpus",
+				spec.CPUCount, len(has), pool)
+		}
+		return nil
+	}
+	for i, id := range spec.CPUIDs {
+		if slices.Contains(spec.CPUIDs[:i], id) {
+			return errcode.New(errcode.InvalidCPUConfiguration, "CPU %d is named twice: name each CPU once", id)
+		}
+	}
+	for _, id := range spec.CPUIDs {
+		if !slices.Contains(has, id) {
+			return errcode.New(errcode.NoSuchCPUAvailableInPool, "CPU %d is not in the pool %s: choose from it, or see nesim serve --ne-cpus", id, pool)
+		}
+	}
+	return nil
+}
+
+// poolCPUs reads the list that the driver gives of its pool: numbers and ranges, parted by commas.
+func poolCPUs(list string) (cpus []uint32) {
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err := strconv.ParseUint(first, 10, 16)
+		to, err2 := strconv.ParseUint(last, 10, 16)
+		if err != nil || err2 != nil {
+			continue // an empty pool
+		}
+		for cpu := from; cpu <= to; cpu++ {
+			cpus = append(cpus, uint32(cpu))
+		}
+	}
+	return cpus
+}
+
+// checkMemory refuses less memory than nitro-cli gives an image of so many bytes.
+func checkMemory(memoryMiB uint64, imageSize int64) error {
+	need := memoryPerImage * ((uint64(imageSize) + mib - 1) / mib)
+	switch {
+	case memoryMiB == 0:
+		return errcode.New(errcode.InsufficientMemoryRequested, "an enclave needs memory: give --memory at least %d", max(need, 64))
+	case memoryMiB > math.MaxInt64/mib:
+		return errcode.New(errcode.InsufficientMemoryAvailable, "no host has %d MiB of memory: --memory is in MiB", memoryMiB)
+	case memoryMiB*mib < memoryPerImage*uint64(imageSize):
+		return errcode.New(errcode.InsufficientMemoryRequested,
+			"the image of %d MiB does not fit into %d MiB of memory, which must be %d times as much: give --memory at least %d",
+			(imageSize+mib-1)/mib, memoryMiB, memoryPerImage, max(need, 64))
+	}
+	return nil
+}
+
+// noEnclave is the error for an ID or a name that no running enclave has; nitro-cli tells the two apart.
+func noEnclave(id, running string) error {
+	code := errcode.EnclaveNaming
+	if strings.Contains(id, "-enc") {
+		code = errcode.Socket
+	}
+	return errcode.Wrap(code, fmt.Errorf("no enclave %q: %s", id, running))
+}
