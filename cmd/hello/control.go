@@ -33,6 +33,8 @@ func command(line string) (answer string, act func()) {
 	switch name {
 	case "env":
 		return strings.Join(os.Environ(), " "), nil
+	case "attest":
+		return attestation(arg), nil
 	case "exit":
 		code, err := strconv.ParseUint(arg, 10, 8)
 		if err != nil {
@@ -46,7 +48,7 @@ func command(line string) (answer string, act func()) {
 	case "hang":
 		return "hanging", func() { unix.Kill(os.Getpid(), unix.SIGSTOP) }
 	}
-	return "error: commands are env, exit N, crash, panic, hang", nil
+	return "error: commands are env, attest [NONCE], exit N, crash, panic, hang", nil
 }
 
 // crash dies by SIGSEGV with the kernel's own handling: the runtime's would print a long trace and exit with a code.

@@ -18,8 +18,8 @@ func TestEveryCommandIsAnsweredByALine(t *testing.T) {
 		"crash\r":  {"crashing", true},
 		"panic":    {"panicking the kernel", true},
 		"hang":     {"hanging", true},
-		"":         {"error: commands are env, exit N, crash, panic, hang", false},
-		"reboot":   {"error: commands are env, exit N, crash, panic, hang", false},
+		"":         {"error: commands are env, attest [NONCE], exit N, crash, panic, hang", false},
+		"reboot":   {"error: commands are env, attest [NONCE], exit N, crash, panic, hang", false},
 	} {
 		answer, act := command(line)
 		require.Equal(t, want.answer, answer, "%q", line)

@@ -1,12 +1,13 @@
 // Program hello is the workload of nesim's hello enclave. It prints a line to the console every second, echoes on vsock
 // port 5005, and on port 5006 takes commands, one a line, each answered by one line:
 //
-//	env       tells the environment
-//	exit N    exits with code N
-//	crash     dies by SIGSEGV
-//	panic     panics the enclave's kernel
-//	hang      stops, as a dead-locked workload does: the console falls silent and nothing answers any more, while
-//	          the machine itself idles on
+//	env             tells the environment
+//	attest [NONCE]  gives an attestation document with a nonce, which is in hex, in base64
+//	exit N          exits with code N
+//	crash           dies by SIGSEGV
+//	panic           panics the enclave's kernel
+//	hang            stops, as a dead-locked workload does: the console falls silent and nothing answers any more,
+//	                while the machine itself idles on
 //
 // A command that ends the enclave is answered before it acts.
 package main

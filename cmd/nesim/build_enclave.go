@@ -1,13 +1,23 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/eif/inspect"
+	"github.com/nesim/nesim/eif/oci"
 	"github.com/nesim/nesim/eif/pack"
 	"github.com/nesim/nesim/qemu/setup"
+	"github.com/nesim/nesim/sim/errcode"
 )
 
 // built is what nitro-cli's build-enclave prints.
@@ -15,45 +25,229 @@ type built struct {
 	Measurements eif.Measurements `json:"Measurements"`
 }
 
+// blobsVariable names the folder of --blobs-dir, as for nitro-cli.
+const blobsVariable = "NITRO_CLI_BLOBS"
+
 func buildEnclave() *cobra.Command {
-	var rootfs string
-	var spec pack.Spec
+	var b builder
 	cmd := &cobra.Command{
-		Use:   "build-enclave --rootfs DIR --output-file FILE",
-		Short: "Pack a folder with a kernel and an init into an Enclave Image File",
-		Long: "Pack a folder into an Enclave Image File, with the enclave kernel and nesim's init.\n\n" +
-			"The folder is the enclave's root directory, but for two files at its top: cmd holds the\n" +
-			"workload's arguments, one a line, and env its environment, one KEY=VALUE a line.\n" +
-			"The same folder gives the same file, to the byte.",
+		Use:   "build-enclave (--docker-uri IMAGE | --rootfs DIR) --output-file FILE",
+		Short: "Pack a container image or a folder, a kernel and an init into an Enclave Image File",
+		Long: "Pack a container image or a folder into an Enclave Image File, with a kernel and an init.\n\n" +
+			"The image is one that the local container engine has (DOCKER_HOST, else Docker's socket), or one in a\n" +
+			"registry; or it is a file: a docker save or OCI archive, or an OCI layout folder. Its entry point, command,\n" +
+			"environment, working directory and user are what the enclave starts with.\n\n" +
+			"The folder of --rootfs is the enclave's root directory, but for two files at its top: cmd holds the\n" +
+			"workload's arguments, one a line, and env its environment, one KEY=VALUE a line.\n\n" +
+			"Kernel and init are nesim's own; --blobs-dir, or NITRO_CLI_BLOBS, names a folder with others, in the layout\n" +
+			"of nitro-cli's. The same input gives the same file, to the byte; SOURCE_DATE_EPOCH is its build time.",
+		Example: "  nesim build-enclave --docker-uri hello:latest --output-file hello.eif\n" +
+			"  nesim build-enclave --docker-uri hello:latest --docker-dir ./hello --output-file hello.eif\n" +
+			"  nesim build-enclave --docker-uri ./hello.tar --output-file hello.eif",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if spec.Application, err = pack.FromFolder(cmd.Context(), rootfs); err != nil {
-				return err
-			}
-			kernel, err := setup.FindKernel()
+			b.progress = newProgress(cmd.ErrOrStderr())
+			defer b.progress.end()
+			measurements, err := b.build(cmd.Context())
 			if err != nil {
 				return err
 			}
-			spec.Kernel, spec.Metadata.Build.KernelVersion = kernel.Image, kernel.Release
-			if spec.Modules, err = kernel.LoadOrder(pack.Modules...); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "Start building the Enclave Image...")
-			measurements, err := pack.Build(cmd.Context(), spec)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "Enclave Image successfully created.")
-			return printJSON(cmd.OutOrStdout(), built{measurements})
+			b.progress.say("Enclave Image successfully created.")
+			return show(cmd, built{measurements}, func(p *printer) { p.measurements(measurements) })
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&rootfs, "rootfs", "", "the folder to pack")
-	flags.StringVar(&spec.Output, "output-file", "", "where the Enclave Image File goes")
-	flags.StringVar(&spec.Cmdline, "cmdline", "", "the kernel's command line, in place of the measured default")
-	flags.StringVar(&spec.Metadata.ImageName, "name", "", "name of the image, for its metadata")
-	flags.StringVar(&spec.Metadata.ImageVersion, "version", "", "version of the image, for its metadata")
-	_ = cmd.MarkFlagRequired("rootfs")
+	flags.StringVar(&b.image, "docker-uri", "", "the container image: a name, an archive or an OCI layout folder")
+	flags.StringVar(&b.image, "image", "", "the same as --docker-uri")
+	flags.StringVar(&b.dockerDir, "docker-dir", "", "folder with a Dockerfile, which docker builds under the name of --docker-uri first")
+	flags.StringVar(&b.rootfs, "rootfs", "", "the folder to pack")
+	flags.StringVar(&b.spec.Output, "output-file", "", "where the Enclave Image File goes")
+	flags.StringVar(&b.spec.Metadata.ImageName, "name", "", "name of the image, for its metadata (default: the container image's)")
+	flags.StringVar(&b.spec.Metadata.ImageVersion, "version", "", "version of the image, for its metadata (default: the container image's digest)")
+	flags.StringVar(&b.metadata, "metadata", "", "file of JSON with metadata of your own")
+	flags.StringVar(&b.blobs, "blobs-dir", "", "folder with bzImage, bzImage.config, init, nsm.ko and cmdline (default: $"+blobsVariable+")")
+	flags.StringVar(&b.spec.Kernel, "kernel", "", "another kernel: a bzImage, or an ELF vmlinux with a PVH entry point")
+	flags.StringVar(&b.kernelConfig, "kernel-config", "", "its configuration, for the metadata (default: its name with .config, if there)")
+	flags.StringVar(&b.modules, "modules", "", "folder of that kernel's modules, with modules.dep (default: it needs none)")
+	flags.StringVar(&b.spec.Init, "init", "", "another init, a static program")
+	flags.StringVar(&b.spec.Cmdline, "cmdline", "", "another command line for the kernel")
+	b.keys.add(cmd)
+	exactlyOne(cmd, "docker-uri", "image", "rootfs")
+	atMostOne(cmd, "docker-dir", "rootfs")
+	atMostOne(cmd, "modules", "blobs-dir")
 	_ = cmd.MarkFlagRequired("output-file")
+	for _, name := range []string{"docker-dir", "rootfs", "blobs-dir", "modules"} {
+		_ = cmd.MarkFlagDirname(name)
+	}
 	return cmd
+}
+
+// builder is what the flags of build-enclave say.
+type builder struct {
+	image, dockerDir, rootfs               string
+	blobs, modules, kernelConfig, metadata string
+	spec                                   pack.Spec
+	keys                                   signingFlags
+	progress                               *progress
+}
+
+// build builds the image, in the steps of nitro-cli.
+func (b *builder) build(ctx context.Context) (m eif.Measurements, err error) {
+	if err := b.platform(); err != nil {
+		return m, errcode.Wrap(errcode.EIFBuilding, err)
+	}
+	if b.keys.given() {
+		if b.spec.Signer, err = b.keys.signer(ctx, b.progress); err != nil {
+			return m, err
+		}
+	}
+	b.spec.Metadata.Build.BuildToolVersion = version()
+	if b.metadata != "" {
+		if err := b.spec.SetCustom(b.metadata); err != nil {
+			return m, errcode.Wrap(errcode.EIFBuilding, err)
+		}
+	}
+	if b.dockerDir != "" {
+		if err := dockerBuild(ctx, b.image, b.dockerDir, b.progress); err != nil {
+			return m, errcode.Wrap(errcode.DockerImageBuild, err)
+		}
+	}
+	if b.rootfs != "" {
+		if b.spec.Application, err = pack.FromFolder(ctx, b.rootfs); err != nil {
+			return m, errcode.Wrap(errcode.EIFBuilding, err)
+		}
+	} else {
+		image, err := b.openImage(ctx)
+		if err != nil {
+			return m, errcode.Wrap(errcode.DockerImagePull, err)
+		}
+		defer image.Close()
+	}
+	if app := b.spec.Application; b.spec.Init != "" && (app.User != nil || app.WorkDir != "" && app.WorkDir != "/") {
+		b.progress.say("note: the given init may not know of users and working directories: AWS's runs the workload as root in /")
+	}
+	b.progress.say("Start building the Enclave Image...")
+	total := b.spec.Application.Size()
+	b.spec.Progress = func(done int64) { b.progress.show("packing", done, total) }
+	m, err = pack.Build(ctx, b.spec)
+	return m, errcode.Wrap(errcode.EIFBuilding, err)
+}
+
+// platform finds the kernel and what belongs to it.
+func (b *builder) platform() error {
+	if b.blobs == "" && b.spec.Kernel == "" && b.modules == "" {
+		b.blobs = os.Getenv(blobsVariable)
+	}
+	switch {
+	case b.blobs != "":
+		if err := b.spec.UseBlobs(b.blobs); err != nil {
+			return errcode.Wrap(errcode.FileOperationFailure, err)
+		}
+	case b.spec.Kernel != "":
+		if err := b.loadModules(setup.Kernel{Image: b.spec.Kernel, Modules: b.modules}); err != nil {
+			return err
+		}
+	case b.modules != "":
+		return errors.New("--modules are those of another kernel: give --kernel too")
+	default:
+		kernel, err := setup.FindKernel()
+		if err != nil {
+			return err
+		}
+		b.spec.Kernel, b.spec.Metadata.Build.KernelVersion = kernel.Image, kernel.Release
+		if err := b.loadModules(kernel); err != nil {
+			return err
+		}
+	}
+	if err := b.describeKernel(); err != nil {
+		return err
+	}
+	return startable(b.spec.Kernel)
+}
+
+func (b *builder) loadModules(kernel setup.Kernel) (err error) {
+	b.spec.Modules, err = kernel.LoadOrder(pack.Modules...)
+	return err
+}
+
+// describeKernel reads the kernel's configuration, where there is one beside it or named.
+func (b *builder) describeKernel() error {
+	config := b.kernelConfig
+	if config == "" {
+		config = b.spec.Kernel + ".config"
+		if _, err := os.Stat(config); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	return b.spec.DescribeKernel(config)
+}
+
+// startable refuses a kernel that could not be started.
+func startable(path string) error {
+	f, size, err := openEIF(path)
+	if err != nil {
+		return fmt.Errorf("kernel: %w", err)
+	}
+	defer f.Close()
+	if err := inspect.CheckKernel(inspect.IdentifyKernel(f, size), eif.ArchX86_64); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// openImage finds the container image and takes the application and its metadata from it.
+func (b *builder) openImage(ctx context.Context) (*oci.Image, error) {
+	image, err := oci.Open(ctx, b.image, oci.Options{
+		Note:     func(line string) { b.progress.say("note: " + line) },
+		Progress: func(done, total int64) { b.progress.show("reading the image", done, total) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if image.Source == oci.LocalEngine {
+		b.progress.say("Using the locally available Docker image...")
+	}
+	if b.spec.Application, err = image.Application(ctx); err != nil {
+		image.Close()
+		return nil, err
+	}
+	m := &b.spec.Metadata
+	m.DockerInfo = image.Inspect
+	if m.ImageName == "" {
+		m.ImageName = imageName(b.image, image.Source)
+	}
+	if m.ImageVersion == "" {
+		m.ImageVersion = image.ID.Hex
+	}
+	return image, nil
+}
+
+// imageName is the name that an image's metadata has: as nitro-cli's, without tag and digest; of a file, its own.
+func imageName(image, source string) string {
+	if source == oci.Archive || source == oci.Layout {
+		name := filepath.Base(image)
+		return strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".tgz"), ".tar")
+	}
+	name, _, _ := strings.Cut(image, "@")
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		name = name[:colon]
+	}
+	return name
+}
+
+// dockerBuild has docker build a folder's Dockerfile.
+func dockerBuild(ctx context.Context, name, dir string, p *progress) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return fmt.Errorf("--docker-dir %s: there is no such folder", dir)
+	}
+	cmd := exec.CommandContext(ctx, "docker", "build", "--tag", name, dir)
+	cmd.Stdout, cmd.Stderr = p, p
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		return errors.New("--docker-dir needs the docker program, which is not installed: install it, or build the image elsewhere and give its archive to --docker-uri")
+	}
+	if err != nil {
+		return fmt.Errorf("docker build %s failed: %w", dir, err)
+	}
+	return nil
 }

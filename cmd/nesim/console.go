@@ -5,34 +5,40 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/sim/daemon"
+	"github.com/nesim/nesim/sim/errcode"
 )
 
 func console() *cobra.Command {
-	var disconnect uint
+	var disconnect uint64
 	cmd := &cobra.Command{
 		Use:   "console (--enclave-id ID | --enclave-name NAME)",
 		Short: "Show the console of an enclave in debug mode until the enclave ends",
 		Args:  cobra.NoArgs,
 	}
 	enclave := enclaveFlags(cmd)
-	cmd.Flags().UintVar(&disconnect, "disconnect-timeout", 0, "leave the console after so many seconds (default: at the enclave's end)")
+	cmd.Flags().Uint64Var(&disconnect, "disconnect-timeout", 0, "leave the console after so many seconds (default: at the enclave's end)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if disconnect > 0 {
-			limited, cancel := context.WithTimeout(ctx, time.Duration(disconnect)*time.Second)
+			limited, cancel := context.WithTimeout(ctx, time.Duration(min(disconnect, math.MaxInt32))*time.Second)
 			defer cancel()
 			cmd.SetContext(limited)
 		}
-		err := follow(cmd, client(), enclave())
+		c := client()
+		if found, ok := findEnclave(ctx, c, enclave()); ok {
+			fmt.Fprintf(cmd.OutOrStdout(), "Connecting to the console for enclave %d...\n", found.CID)
+		}
+		err := follow(cmd, c, enclave())
 		if ctx.Err() == nil && errors.Is(cmd.Context().Err(), context.DeadlineExceeded) {
 			return nil // left as asked
 		}
-		return err
+		return unknownEnclave(cmd, err)
 	}
 	return cmd
 }
@@ -46,8 +52,9 @@ func follow(cmd *cobra.Command, c *daemon.Client, enclave string) error {
 	stop := context.AfterFunc(cmd.Context(), func() { stream.Close() })
 	defer stream.Close()
 	defer stop()
+	fmt.Fprintln(cmd.OutOrStdout(), "Successfully connected to the console.")
 	if _, err := io.Copy(cmd.OutOrStdout(), stream); err != nil && cmd.Context().Err() == nil {
-		return fmt.Errorf("read the console of %s: %w", enclave, err)
+		return errcode.New(errcode.EnclaveConsoleRead, "read the console of %s: %w", enclave, err)
 	}
 	return cmd.Context().Err()
 }

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/sim/errcode"
 )
 
 func describeEIF() *cobra.Command {
@@ -17,26 +20,85 @@ func describeEIF() *cobra.Command {
 		Short: "Check, measure and describe an Enclave Image File",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			info, err := f.Stat()
-			if err != nil {
-				return err
-			}
-			described, err := eif.Describe(cmd.Context(), f, info.Size())
+			described, err := describe(cmd.Context(), path)
 			if described != nil {
-				err = errors.Join(printJSON(cmd.OutOrStdout(), described), err)
+				err = errors.Join(show(cmd, described, func(p *printer) { tell(p, described) }), err)
 			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", path, err)
-			}
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&path, "eif-path", "", "the Enclave Image File")
 	_ = cmd.MarkFlagRequired("eif-path")
+	_ = cmd.MarkFlagFilename("eif-path", "eif")
 	return cmd
+}
+
+func describe(ctx context.Context, path string) (*eif.Description, error) {
+	f, size, err := openEIF(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	described, err := eif.Describe(ctx, f, size)
+	if err != nil {
+		return described, errcode.Wrap(imageCode(described, err), fmt.Errorf("%s: %w", path, err))
+	}
+	return described, nil
+}
+
+// openEIF opens a file that may be an EIF. A FIFO or a folder is none.
+func openEIF(path string) (*os.File, int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, errcode.Wrap(errcode.FileOperationFailure, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, errcode.New(errcode.FileOperationFailure, "%s: not a file", path)
+	}
+	f, err := os.Open(path)
+	return f, info.Size(), errcode.Wrap(errcode.FileOperationFailure, err)
+}
+
+// imageCode is the code for what is wrong with an image: where all but the signature and its certificate's dates is
+// right, E59, as from run-enclave.
+func imageCode(d *eif.Description, err error) errcode.Code {
+	if d != nil && d.IsSigned && d.CheckCRC && !errors.Is(err, eif.ErrFormat) {
+		return errcode.EIFSignatureChecker
+	}
+	return errcode.EIFParsing
+}
+
+// tell writes a description for people.
+func tell(p *printer, d *eif.Description) {
+	p.fields([2]string{"image", text(d.ImageName)}, [2]string{"version", text(d.ImageVersion)},
+		[2]string{"EIF version", strconv.Itoa(int(d.Version))})
+	p.measurements(d.Measurements)
+	p.table(nil, [][]cell{{{"CRC", bold}, verdict(d.CheckCRC, "right", "wrong")}})
+	if d.SignatureCheck != nil {
+		p.table(nil, [][]cell{{{"signature", bold}, verdict(*d.SignatureCheck, "good", "bad")}})
+	}
+	if c := d.Certificate; c != nil {
+		p.fields([2]string{"issuer", c.Issuer["commonName"]}, [2]string{"algorithm", c.Algorithm},
+			[2]string{"valid from", c.NotBefore}, [2]string{"valid to", c.NotAfter})
+	}
+	if m := d.Metadata; m != nil {
+		p.fields([2]string{"built", m.BuildTime}, [2]string{"by", m.BuildTool + " " + m.BuildToolVersion},
+			[2]string{"system", m.OperatingSystem}, [2]string{"kernel", m.KernelVersion})
+	}
+}
+
+func verdict(good bool, yes, no string) cell {
+	if good {
+		return cell{yes, green}
+	}
+	return cell{no, red}
+}
+
+// measurements writes PCRs for people.
+func (p *printer) measurements(m eif.Measurements) {
+	pairs := [][2]string{{"PCR0", m.PCR0.String()}, {"PCR1", m.PCR1.String()}, {"PCR2", m.PCR2.String()}}
+	if m.PCR8 != nil {
+		pairs = append(pairs, [2]string{"PCR8", m.PCR8.String()})
+	}
+	p.fields(pairs...)
 }

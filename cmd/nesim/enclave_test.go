@@ -178,32 +178,41 @@ func TestBadInputIsRefusedInOneLine(t *testing.T) {
 		why   string
 		args  []string
 		tells string
+		code  string
 	}{
-		{"missing file", []string{"--eif-path", filepath.Join(u.dir, "none.eif")}, "no such file"},
-		{"folder", []string{"--eif-path", u.dir}, "not a file"},
-		{"FIFO", []string{"--eif-path", fifo}, "not a file"},
-		{"empty file", []string{"--eif-path", file("empty", nil)}, "empty"},
-		{"not an EIF", []string{"--eif-path", file("text", []byte(strings.Repeat("text ", 1000)))}, "text"},
-		{"truncated", []string{"--eif-path", file("short.eif", good[:len(good)/2])}, "short.eif"},
-		{"damaged", []string{"--eif-path", file("flipped.eif", flipped)}, "CRC"},
-		{"memory too small for the image", []string{"--memory", "16"}, "does not fit"},
-		{"memory too small for an enclave", []string{"--memory", "60"}, "64 MiB"},
-		{"half a core", []string{"--cpu-count", "1"}, "core"},
-		{"more CPUs than the pool has", []string{"--cpu-count", "100"}, "pool"},
-		{"no CPU", []string{"--cpu-count", "0"}, "CPU"},
-		{"the parent's CID", []string{"--enclave-cid", "3"}, "CID"},
-		{"a CID of more than 32 bits", []string{"--enclave-cid", "4294967296"}, "CID"},
-		{"unknown flag", []string{"--memroy", "1"}, "memroy"},
+		{"missing file", []string{"--eif-path", filepath.Join(u.dir, "none.eif")}, "no such file", "E19"},
+		{"folder", []string{"--eif-path", u.dir}, "not a file", "E19"},
+		{"FIFO", []string{"--eif-path", fifo}, "not a file", "E19"},
+		{"empty file", []string{"--eif-path", file("empty", nil)}, "empty", "E35"},
+		{"not an EIF", []string{"--eif-path", file("text", []byte(strings.Repeat("text ", 1000)))}, "text", "E35"},
+		{"truncated", []string{"--eif-path", file("short.eif", good[:len(good)/2])}, "short.eif", "E35"},
+		{"damaged", []string{"--eif-path", file("flipped.eif", flipped)}, "CRC", "E35"},
+		{"memory too small for the image", []string{"--memory", "16"}, "does not fit", "E26"},
+		{"no memory", []string{"--memory", "0"}, "memory", "E26"},
+		{"memory without end", []string{"--memory", "16777215T"}, "no host", "E27"},
+		{"memory in an unknown unit", []string{"--memory", "256_mb"}, "256_mb", "E03"},
+		{"memory too small for an enclave", []string{"--eif-path", u.image("two.eif"), "--memory", "60"}, "64 MiB", "E29"},
+		{"half a core", []string{"--cpu-count", "1"}, "core", "E29"},
+		{"more CPUs than the pool has", []string{"--cpu-count", "100"}, "pool", "E22"},
+		{"no CPU", []string{"--cpu-count", "0"}, "CPU", "E29"},
+		{"CPUs that are no number", []string{"--cpu-count", "1z"}, "1z", "E03"},
+		{"the parent's CID", []string{"--enclave-cid", "3"}, "CID", "E03"},
+		{"a CID of more than 32 bits", []string{"--enclave-cid", "4294967296"}, "CID", "E03"},
+		{"unknown flag", []string{"--memroy", "1"}, "memroy", ""},
 	} {
 		// The later of two flags of a name counts.
 		args := append([]string{"run-enclave", "--eif-path", u.hello(), "--cpu-count", "2", "--memory", "256"}, test.args...)
-		require.Contains(t, u.refused(args...), test.tells, test.why)
+		told := u.refused(args...)
+		require.Contains(t, told, test.tells, test.why)
+		if test.code != "" {
+			require.Contains(t, told, "["+test.code+"]", test.why)
+		}
 		require.Empty(t, u.enclaves(), test.why)
 		require.Empty(t, u.processes("qemu"), test.why)
 	}
 	require.Contains(t, u.refused("describe-eif", "--eif-path", file("flipped.eif", flipped)), "CRC")
-	require.Contains(t, u.refused("console", "--enclave-name", "nobody"), "nobody")
-	require.Contains(t, u.refused("terminate-enclave", "--enclave-id", "i-1-enc2"), "i-1-enc2")
+	require.Contains(t, u.refused("console", "--enclave-name", "nobody"), "[E58]")
+	require.Contains(t, u.refused("terminate-enclave", "--enclave-id", "i-1-enc2"), "[E11]")
 }
 
 func TestTheSameFolderGivesTheSameImage(t *testing.T) {

@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/nesim/nesim/sim/errcode"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := root().ExecuteContext(ctx)
+	err := execute(ctx, os.Args[1:])
 	interrupted := ctx.Err() != nil
 	stop()
 	switch {
@@ -21,7 +23,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "nesim: interrupted")
 		os.Exit(130)
 	default:
-		fmt.Fprintln(os.Stderr, "nesim:", oneLine(err))
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, complaint(err))
+		os.Exit(exitCode(err))
 	}
+}
+
+// complaint is the one line that tells of an error, with nitro-cli's code for it.
+func complaint(err error) string {
+	if code := errcode.Of(err); code != 0 {
+		return fmt.Sprintf("nesim: [%v] %s", code, oneLine(err))
+	}
+	return "nesim: " + oneLine(err)
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +24,10 @@ import (
 const beNesim = "NESIM_TEST_BE_NESIM"
 
 func TestMain(m *testing.M) {
+	if key := os.Getenv(beSigner); key != "" {
+		signElsewhere(key)
+		os.Exit(0)
+	}
 	if os.Getenv(beNesim) != "" {
 		main()
 		os.Exit(0)
@@ -70,7 +76,7 @@ func (u *user) command(ctx context.Context, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(u, err)
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(os.Environ(), beNesim+"=1", "NESIM_DIR="+u.dir)
+	cmd.Env = append(os.Environ(), beNesim+"=1", "NESIM_DIR="+u.dir, "XDG_DATA_HOME="+filepath.Join(u.dir, "data"))
 	return cmd
 }
 
@@ -100,14 +106,29 @@ func (u *user) refused(args ...string) string {
 	_, stderr, err := u.run("", args...)
 	exit := (*exec.ExitError)(nil)
 	require.ErrorAs(u, err, &exit, "nesim %v was not refused", args)
-	require.Equal(u, 1, exit.ExitCode())
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	last := lines[len(lines)-1]
 	require.True(u, strings.HasPrefix(last, "nesim: "), stderr)
+	u.requireCode(last, exit.ExitCode())
 	for _, dump := range []string{"goroutine ", "panic:", "runtime error", ".go:"} {
 		require.NotContains(u, stderr, dump)
 	}
 	return last
+}
+
+// requireCode checks that a command exited with the number of the code that its error names, as nitro-cli does.
+func (u *user) requireCode(line string, exit int) {
+	u.Helper()
+	code := regexp.MustCompile(`^nesim: \[E(\d\d)\] `).FindStringSubmatch(line)
+	switch {
+	case exit == exitUsage: // the command line's parser has no codes in nitro-cli
+	case code == nil:
+		require.Equal(u, 1, exit, line)
+	default:
+		number, err := strconv.Atoi(code[1])
+		require.NoError(u, err)
+		require.Equal(u, number, exit, line)
+	}
 }
 
 // runHello runs the hello enclave.

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"io"
+	"errors"
 	"os"
 	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,16 +14,25 @@ import (
 // root is the command line: each command stands in the file of its name.
 func root() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:           "nesim",
-		Short:         "Simulate AWS Nitro Enclaves without Nitro hardware",
+		Use:   "nesim",
+		Short: "Simulate AWS Nitro Enclaves without Nitro hardware",
+		Long: "Simulate AWS Nitro Enclaves without Nitro hardware, by nitro-cli's commands.\n\n" +
+			"On a terminal the commands print tables; elsewhere, and with --json, what nitro-cli prints.\n" +
+			"A command that fails tells why in one line, with nitro-cli's code for it, which nesim explain\n" +
+			"explains; its exit code is the code's number, 2 for a bad command line, 130 after ctrl-C.",
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { // help where it does not end in a pipe, as of nitro-cli
+			cmd.SetOut(cmd.ErrOrStderr())
+			return errors.Join(cmd.Help(), usageError{errors.New("a command is missing")})
+		},
 	}
+	cmd.PersistentFlags().Bool("json", false, "print JSON on a terminal too")
 	cmd.AddCommand(
 		runEnclave(), describeEnclaves(), console(), terminateEnclave(), waitEnclave(),
-		buildEnclave(), describeEIF(),
-		vsockCommand(), serve(), shutdown(),
+		buildEnclave(), describeEIF(), eifCommand(), signEIF(), pcr(), explain(),
+		attestCommand(), parentCommand(), vsockCommand(), serve(), shutdown(), doctor(), man(),
 	)
 	return cmd
 }
@@ -47,17 +54,4 @@ func runningClient(ctx context.Context) (*daemon.Client, error) {
 		return nil, err
 	}
 	return daemon.Ensure(ctx, daemon.Dir(), self, "serve")
-}
-
-// printJSON writes a value as nitro-cli does, with an indent of two spaces.
-func printJSON(w io.Writer, value any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(value)
-}
-
-// oneLine puts an error that has several lines, as joined ones have, on one.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }

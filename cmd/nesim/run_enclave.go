@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,41 +13,86 @@ import (
 func runEnclave() *cobra.Command {
 	var spec instance.RunSpec
 	var attach bool
+	var config string
 	cmd := &cobra.Command{
-		Use:   "run-enclave --eif-path FILE --cpu-count N --memory MIB",
+		Use:   "run-enclave (--eif-path FILE --memory SIZE (--cpu-count N | --cpu-ids ID...) | --config FILE)",
 		Short: "Start an enclave and wait for its heartbeat",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := filepath.Abs(spec.EIFPath)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if config != "" {
+				if spec, err = readRunConfig(config, &attach); err != nil {
+					return err
+				}
+			}
+			if err := instance.CheckCID(spec.CID); err != nil {
 				return err
 			}
-			spec.EIFPath = path
+			if spec.CID == 0 && cmd.Flags().Changed("enclave-cid") {
+				fmt.Fprintln(cmd.ErrOrStderr(), "The CID 0 leaves the choice of a CID to the hypervisor.")
+			}
+			if spec.EIFPath, err = filepath.Abs(spec.EIFPath); err != nil {
+				return err
+			}
 			spec.Debug = spec.Debug || attach
-			c, err := runningClient(cmd.Context())
-			if err != nil {
-				return err
-			}
-			info, err := c.Run(cmd.Context(), spec, func(step string) { fmt.Fprintln(cmd.ErrOrStderr(), step) })
-			if err != nil {
-				return err
-			}
-			if err := printJSON(cmd.OutOrStdout(), info); err != nil || !attach {
-				return err
-			}
-			return follow(cmd, c, info.ID)
+			return run(cmd, spec, attach)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&spec.EIFPath, "eif-path", "", "the Enclave Image File to run")
-	flags.IntVar(&spec.CPUCount, "cpu-count", 0, "number of CPUs for the enclave, in full cores")
-	flags.Uint64Var(&spec.MemoryMiB, "memory", 0, "memory for the enclave, in MiB; rounded up to huge pages")
+	flags.Var((*cpuCount)(&spec.CPUCount), "cpu-count", "number of CPUs for the enclave, in full cores")
+	flags.Var((*cpuIDs)(&spec.CPUIDs), "cpu-ids", "the CPUs for the enclave, as in --cpu-ids 2 3 or --cpu-ids 2,3")
+	flags.Var((*memoryMiB)(&spec.MemoryMiB), "memory", "memory for the enclave, in MiB or with a unit: 512, 512M, 2G; rounded up to huge pages")
 	flags.Uint64Var(&spec.CID, "enclave-cid", 0, "the enclave's CID (default: the hypervisor's choice)")
 	flags.BoolVar(&spec.Debug, "debug-mode", false, "make the enclave's console readable; its PCRs are then zero in attestation documents")
 	flags.BoolVar(&attach, "attach-console", false, "show the console once the enclave runs (implies --debug-mode)")
 	flags.StringVar(&spec.Name, "enclave-name", "", "the enclave's name (default: the EIF's, without its ending)")
-	for _, name := range []string{"eif-path", "memory", "cpu-count"} {
-		_ = cmd.MarkFlagRequired(name)
-	}
+	flags.BoolVar(&spec.NoNSM, "no-nsm", false, "run without the Nitro Secure Module")
+	flags.StringVar(&config, "config", "", "a JSON file that has all these settings: eif_path, memory_mib, cpu_count, cpu_ids,\nenclave_cid, enclave_name, debug_mode, attach_console")
+	_ = cmd.MarkFlagFilename("eif-path", "eif")
+	_ = cmd.MarkFlagFilename("config", "json")
+	before(cmd, func() error { return checkRunFlags(cmd) })
 	return cmd
+}
+
+// checkRunFlags wants either a configuration or the flags that it would have.
+func checkRunFlags(cmd *cobra.Command) error {
+	if set := given(cmd, []string{"cpu-ids", "cpu-count", "memory", "eif-path", "enclave-cid", "debug-mode", "enclave-name"}); cmd.Flags().Changed("config") {
+		if len(set) > 0 {
+			return conflicting(cmd, "config", set[0])
+		}
+		return nil
+	}
+	for _, name := range []string{"eif-path", "memory"} {
+		if !cmd.Flags().Changed(name) {
+			return missing(cmd, name)
+		}
+	}
+	switch len(given(cmd, []string{"cpu-count", "cpu-ids"})) {
+	case 0:
+		return missing(cmd, "cpu-count", "cpu-ids")
+	case 2:
+		return conflicting(cmd, "cpu-count", "cpu-ids")
+	}
+	return nil
+}
+
+// run runs an enclave, and shows its console where that is asked for.
+func run(cmd *cobra.Command, spec instance.RunSpec, attach bool) error {
+	c, err := runningClient(cmd.Context())
+	if err != nil {
+		return err
+	}
+	info, err := c.Run(cmd.Context(), spec, func(step string) { fmt.Fprintln(cmd.ErrOrStderr(), printable(step)) })
+	if err != nil {
+		return err
+	}
+	err = show(cmd, info, func(p *printer) {
+		p.fields([2]string{"name", info.Name}, [2]string{"ID", info.ID}, [2]string{"CID", fmt.Sprint(info.CID)},
+			[2]string{"CPUs", strings.Trim(fmt.Sprint(info.CPUIDs), "[]")}, [2]string{"memory", fmt.Sprintf("%d MiB", info.MemoryMiB)})
+	})
+	if err != nil || !attach {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "Connecting to the console for enclave %d...\n", info.CID)
+	return follow(cmd, c, info.ID)
 }

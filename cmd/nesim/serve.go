@@ -20,11 +20,15 @@ func envOr(name, other string) string {
 
 func serve() *cobra.Command {
 	var cfg instance.Config
+	var readClock func() error
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the simulated instance in the foreground; the other commands start it by themselves",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := readClock(); err != nil {
+				return err
+			}
 			return daemon.Run(cmd.Context(), daemon.Config{
 				Dir:      daemon.Dir(),
 				Version:  version(),
@@ -40,5 +44,8 @@ func serve() *cobra.Command {
 	flags.IntVar(&cfg.Slots, "max-enclaves", 4, "enclaves that can run at a time")
 	flags.StringVar(&cfg.Accel, "accel", "", "auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
 	flags.StringVar(&cfg.Vsock, "vsock", envOr("NESIM_VSOCK", "user"), "user: the vsock device in user space; vhost: the host kernel's")
+	flags.BoolVar(&cfg.NSM.Off, "no-nsm", false, "give enclaves no Nitro Secure Module")
+	readClock = nsmFlags(flags, &cfg.NSM, &cfg.ID)
+	rootFlags(cmd, &cfg.NSM)
 	return cmd
 }

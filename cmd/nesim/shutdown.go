@@ -1,12 +1,6 @@
 package main
 
-import (
-	"errors"
-
-	"github.com/spf13/cobra"
-
-	"github.com/nesim/nesim/sim/daemon"
-)
+import "github.com/spf13/cobra"
 
 func shutdown() *cobra.Command {
 	return &cobra.Command{
@@ -14,11 +8,10 @@ func shutdown() *cobra.Command {
 		Short: "End the daemon and every enclave",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := client().Shutdown(cmd.Context())
-			if absent := (*daemon.NotRunningError)(nil); errors.As(err, &absent) {
-				return nil
+			if err := client().Shutdown(cmd.Context()); !absent(err) {
+				return err
 			}
-			return err
+			return nil
 		},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -16,45 +17,52 @@ type terminated struct {
 }
 
 func terminateEnclave() *cobra.Command {
-	var id, name string
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "terminate-enclave (--enclave-id ID | --enclave-name NAME | --all)",
 		Short: "End an enclave, or all of them",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if all {
-				return terminateAll(cmd, client())
-			}
-			if id == "" {
-				id = name
-			}
-			return terminate(cmd, client(), id)
-		},
 	}
-	cmd.Flags().StringVar(&id, "enclave-id", "", "the enclave's ID")
-	cmd.Flags().StringVar(&name, "enclave-name", "", "the enclave's name")
+	enclave := enclaveFlags(cmd, "all")
 	cmd.Flags().BoolVar(&all, "all", false, "every running enclave")
-	cmd.MarkFlagsMutuallyExclusive("enclave-id", "enclave-name", "all")
-	cmd.MarkFlagsOneRequired("enclave-id", "enclave-name", "all")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if all {
+			return terminateAll(cmd, client())
+		}
+		done, err := terminate(cmd, client(), enclave())
+		if err != nil {
+			return unknownEnclave(cmd, err)
+		}
+		return show(cmd, done, func(*printer) {}) // standard error has told it
+	}
 	return cmd
 }
 
-func terminate(cmd *cobra.Command, c *daemon.Client, id string) error {
+func terminate(cmd *cobra.Command, c *daemon.Client, id string) (terminated, error) {
 	ending, err := c.Terminate(cmd.Context(), id)
 	if err != nil {
-		return err
+		return terminated{}, err
 	}
-	return printJSON(cmd.OutOrStdout(), terminated{ending.Name, ending.ID, true})
+	fmt.Fprintf(cmd.ErrOrStderr(), "Successfully terminated enclave %s.\n", ending.ID)
+	return terminated{ending.Name, ending.ID, true}, nil
 }
 
 func terminateAll(cmd *cobra.Command, c *daemon.Client) error {
-	list, err := c.Enclaves(cmd.Context())
-	if absent := (*daemon.NotRunningError)(nil); errors.As(err, &absent) {
-		return nil
+	list, err := c.Enclaves(cmd.Context(), false)
+	if absent(err) {
+		err = nil // no daemon, so no enclave
 	}
+	all := []terminated{}
 	for _, e := range list {
-		err = errors.Join(err, terminate(cmd, c, e.ID))
+		done, failed := terminate(cmd, c, e.ID)
+		if failed == nil {
+			all = append(all, done)
+		}
+		err = errors.Join(err, failed)
 	}
-	return err
+	return errors.Join(show(cmd, all, func(p *printer) {
+		if len(all) == 0 {
+			p.line("No enclave is running.")
+		}
+	}), err)
 }

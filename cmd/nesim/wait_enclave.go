@@ -1,6 +1,8 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+)
 
 func waitEnclave() *cobra.Command {
 	cmd := &cobra.Command{
@@ -12,9 +14,11 @@ func waitEnclave() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ending, err := client().Wait(cmd.Context(), enclave())
 		if err != nil {
-			return err
+			return unknownEnclave(cmd, err)
 		}
-		return printJSON(cmd.OutOrStdout(), ending)
+		return show(cmd, ending, func(p *printer) {
+			p.fields([2]string{"name", ending.Name}, [2]string{"ID", ending.ID}, [2]string{"reason", ending.Reason}, [2]string{"detail", ending.Detail})
+		})
 	}
 	return cmd
 }

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/eif/pack"
+	"github.com/nesim/nesim/qemu"
+	"github.com/nesim/nesim/qemu/setup"
+	"github.com/nesim/nesim/sim/daemon"
+)
+
+const (
+	mib = 1 << 20
+
+	fewFiles, enoughFiles    = 256, 1024 // descriptors: an enclave takes about 30
+	littleMemory, goodMemory = 256 * mib, 1024 * mib
+	littleSpace              = 64 * mib
+
+	daemonPatience = 2 * time.Second
+)
+
+func examineQEMU(ctx context.Context) (setup.QEMU, finding) {
+	q, err := setup.FindQEMU(ctx)
+	if err != nil {
+		return q, finding{"QEMU", fail, oneLine(err), ""} // the error says what to do
+	}
+	return q, finding{"QEMU", ok, fmt.Sprintf("%v, %s", q.Version, q.Path), ""}
+}
+
+// examineDevices looks for the devices that enclaves and a primary VM are given.
+func examineDevices(ctx context.Context, q setup.QEMU) (findings []finding) {
+	if q.Path == "" {
+		return nil // told already
+	}
+	has, err := q.Devices(ctx)
+	if err != nil {
+		return []finding{{"QEMU devices", fail, oneLine(err), "install a QEMU of " + setup.MinVersion.String() + " or later, or run make deps"}}
+	}
+	for _, device := range []struct {
+		name, without string
+		status        status
+	}{
+		{"vhost-user-vsock-device", "enclaves have no vsock", fail},
+		{"vhost-user-test-device", "enclaves have no NSM", fail},
+		{"vfio-user-pci", "nesim parent does not run", warn},
+	} {
+		f := finding{device.name, ok, "QEMU has it", ""}
+		if !has[device.name] {
+			f = finding{device.name, device.status, "QEMU does not have it, so " + device.without, "take another QEMU: make deps fetches one, NESIM_QEMU names one"}
+		}
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+func examineKVM(q setup.QEMU) finding {
+	accel, err := qemu.ParseAccel("")
+	switch {
+	case err != nil:
+		return finding{"KVM", fail, oneLine(err), ""}
+	case accel == qemu.TCG:
+		return finding{"KVM", ok, "not used: NESIM_ACCEL is tcg", ""}
+	}
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		bad := warn
+		if accel == qemu.KVM {
+			bad = fail
+		}
+		return finding{"KVM", bad, oneLine(err) + ", and TCG is some ten times slower", "load kvm_intel or kvm_amd and join the group kvm, or be content with TCG"}
+	}
+	f.Close()
+	if file, unusable := qemu.RememberedKVM(q.Path); unusable && accel == qemu.Auto {
+		return finding{"KVM", warn, "/dev/kvm opens but did not run an enclave, so TCG is used, which is slower", "remove " + file + " to have it tried again"}
+	}
+	return finding{"KVM", ok, "/dev/kvm opens", ""}
+}
+
+func examineKernel() finding {
+	kernel, err := setup.FindKernel()
+	if err != nil {
+		// An EIF has its own kernel: only building one needs this.
+		return finding{"enclave kernel", warn, oneLine(err), "build-enclave needs it; EIFs that are there run without"}
+	}
+	return finding{"enclave kernel", ok, fmt.Sprintf("%s, %s", kernel.Release, kernel.Image), ""}
+}
+
+func examineModules() finding {
+	kernel, err := setup.FindKernel()
+	if err != nil {
+		return finding{"kernel modules", warn, "there is no enclave kernel that could have some", "see the line above"}
+	}
+	paths, err := kernel.LoadOrder(pack.Modules...)
+	if err != nil {
+		return finding{"kernel modules", warn, oneLine(err), "name the folder that belongs to the kernel with NESIM_MODULES, or run make deps"}
+	}
+	if len(paths) == 0 {
+		return finding{"kernel modules", ok, "none, all that is needed must be built in", ""}
+	}
+	return finding{"kernel modules", ok, fmt.Sprintf("%d in %s", len(paths), kernel.Modules), ""}
+}
+
+// examineVsock looks at the vsock device that enclaves will have: ours needs nothing of the host.
+func examineVsock() finding {
+	wanted := envOr("NESIM_VSOCK", "user")
+	switch wanted {
+	case "user":
+		return finding{"vsock", ok, "in user space: the host's kernel has no part in it", ""}
+	case "vhost":
+	default:
+		return finding{"vsock", fail, fmt.Sprintf("NESIM_VSOCK is %q", wanted), "set it to user or vhost, or not at all"}
+	}
+	f, err := os.OpenFile("/dev/vhost-vsock", os.O_RDWR, 0)
+	if err != nil {
+		return finding{"vsock", fail, oneLine(err), "load the module vhost_vsock and give yourself access, or set NESIM_VSOCK to user"}
+	}
+	f.Close()
+	return finding{"vsock", ok, "/dev/vhost-vsock opens", ""}
+}
+
+func examineParent() finding {
+	busybox, err := setup.FindBusybox()
+	if err != nil {
+		return finding{"primary VM", warn, oneLine(err), "only nesim parent needs it"}
+	}
+	return finding{"primary VM", ok, "busybox is " + busybox, ""}
+}
+
+func examineOpenFiles() finding {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return finding{"open files", warn, oneLine(err), ""}
+	}
+	// Go raises the soft limit to the hard one in every program.
+	f := finding{"open files", ok, fmt.Sprintf("%d at a time", limit.Max), ""}
+	if limit.Max < enoughFiles {
+		f.Status, f.Do = warn, fmt.Sprintf("raise it to %d for several enclaves: ulimit -Hn", enoughFiles)
+	}
+	if limit.Max < fewFiles {
+		f.Status = fail
+	}
+	return f
+}
+
+func examineLockedMemory() finding {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return finding{"locked memory", warn, oneLine(err), ""}
+	}
+	amount := fmt.Sprintf("%d KiB", limit.Max>>10)
+	if limit.Max == unix.RLIM_INFINITY {
+		amount = "no limit"
+	}
+	return finding{"locked memory", ok, amount + "; enclaves' memory is not locked", ""}
+}
+
+func examineFolder() finding {
+	dir := daemon.Dir()
+	if err := daemon.CheckDir(dir); err != nil {
+		return finding{"socket folder", fail, oneLine(err), ""} // the error says what to do
+	}
+	return finding{"socket folder", ok, dir, ""}
+}
+
+func examineDaemon(ctx context.Context) finding {
+	ctx, cancel := context.WithTimeout(ctx, daemonPatience)
+	defer cancel()
+	about, err := client().About(ctx)
+	switch {
+	case absent(err):
+		return finding{"daemon", ok, "not running: the first command that needs it starts it", ""}
+	case err != nil:
+		return finding{"daemon", fail, "does not answer: " + oneLine(err), "read nesim.log in " + daemon.Dir() + ", and end the daemon: nesim shutdown"}
+	case about.Version != version():
+		return finding{"daemon", warn, fmt.Sprintf("is of version %s, this is %s", about.Version, version()), "nesim shutdown ends it, and its enclaves"}
+	}
+	return finding{"daemon", ok, fmt.Sprintf("process %d, QEMU %s, %s, CPU pool %s", about.PID, about.QEMU, about.Accel, about.CPUPool), ""}
+}
+
+func examineMemory() finding {
+	free, err := freeMemory()
+	f := finding{"memory", ok, fmt.Sprintf("%d MiB free", free/mib), ""}
+	switch {
+	case err != nil:
+		return finding{"memory", warn, oneLine(err), ""}
+	case free < littleMemory:
+		f.Status, f.Do = fail, "end something: an enclave wants 64 MiB and four times its image at least"
+	case free < goodMemory:
+		f.Status, f.Do = warn, "enough for a small enclave only"
+	}
+	return f
+}
+
+// freeMemory returns how many bytes can be used without swapping: MemAvailable of proc(5), or what the control group
+// leaves, where that is less.
+func freeMemory() (uint64, error) {
+	raw, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, found := bytes.Cut(raw, []byte("MemAvailable:"))
+	words := bytes.Fields(rest)
+	if !found || len(words) == 0 {
+		return 0, errors.New("/proc/meminfo does not say how much memory is free")
+	}
+	kib, err := strconv.ParseUint(string(words[0]), 10, 50)
+	if err != nil {
+		return 0, errors.New("/proc/meminfo does not say how much memory is free")
+	}
+	free := kib << 10
+	limit, err1 := readNumber("/sys/fs/cgroup/memory.max")
+	used, err2 := readNumber("/sys/fs/cgroup/memory.current")
+	if err1 == nil && err2 == nil {
+		free = min(free, limit-min(used, limit))
+	}
+	return free, nil
+}
+
+func readNumber(path string) (uint64, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+}
+
+// examineSpace looks at the room in a folder. Enclaves' memory takes none of it; sockets and images under way do.
+func examineSpace(name, dir string) finding {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return finding{name, warn, fmt.Sprintf("%s: %v", dir, err), ""}
+	}
+	free := fs.Bavail * uint64(fs.Bsize)
+	f := finding{name, ok, fmt.Sprintf("%d MiB free in %s", free/mib, dir), ""}
+	if free < littleSpace {
+		f.Status, f.Do = warn, "make room there"
+	}
+	return f
+}

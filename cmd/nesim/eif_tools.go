@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/eif/inspect"
+	"github.com/nesim/nesim/sim/errcode"
+)
+
+func eifCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "eif",
+		Short: "Look into Enclave Image Files, whoever built them",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(eifInspect(), eifExtract(), eifDiff())
+	return cmd
+}
+
+func eifInspect() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "List an image's sections, its kernel and the files of its ramdisks",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			image, closeImage, err := openImage(args[0])
+			if err != nil {
+				return err
+			}
+			defer closeImage()
+			content, err := inspect.Describe(cmd.Context(), image)
+			if err != nil {
+				return errcode.New(errcode.EIFParsing, "%s: %w", args[0], err)
+			}
+			return show(cmd, content, func(p *printer) { tellContent(p, content) })
+		},
+	}
+}
+
+func eifExtract() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "extract FILE --output DIR",
+		Short: "Write an image's sections into files",
+		Long: "Write an image's sections into files: kernel, cmdline, metadata.json, ramdisk-0.cpio and so on, and of a\n" +
+			"signed image signature.cbor and certificate.pem. No file that is there is replaced.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			image, closeImage, err := openImage(args[0])
+			if err != nil {
+				return err
+			}
+			defer closeImage()
+			names, err := inspect.Extract(cmd.Context(), image, dir)
+			for _, name := range names {
+				fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(dir, name))
+			}
+			return errcode.Wrap(errcode.FileOperationFailure, err)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "output", "", "the folder to write to; it is made if need be")
+	_ = cmd.MarkFlagRequired("output")
+	_ = cmd.MarkFlagDirname("output")
+	return cmd
+}
+
+func eifDiff() *cobra.Command {
+	var exit bool
+	cmd := &cobra.Command{
+		Use:   "diff FILE FILE",
+		Short: "Tell what differs between two images: sections, files, and so PCRs",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			difference, err := diffFiles(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			err = show(cmd, difference, func(p *printer) { tellDifference(p, difference) })
+			if err == nil && exit && !difference.Same() {
+				err = errors.New("the images differ")
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&exit, "exit-code", false, "exit with 1 where the images differ")
+	return cmd
+}
+
+// openImage opens an image whose headers are right.
+func openImage(path string) (image *eif.Image, closeImage func() error, err error) {
+	f, size, err := openEIF(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if image, err = eif.Open(f, size); err != nil {
+		f.Close()
+		return nil, nil, errcode.New(errcode.EIFParsing, "%s: %w", path, err)
+	}
+	return image, f.Close, nil
+}
+
+func diffFiles(ctx context.Context, a, b string) (*inspect.Difference, error) {
+	before, closeBefore, err := openImage(a)
+	if err != nil {
+		return nil, err
+	}
+	defer closeBefore()
+	after, closeAfter, err := openImage(b)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAfter()
+	difference, err := inspect.Diff(ctx, before, after)
+	return difference, errcode.Wrap(errcode.FileOperationFailure, err)
+}
+
+// tellContent writes what is in an image for people.
+func tellContent(p *printer, c *inspect.Content) {
+	kernel := string(c.Kernel.Format)
+	if c.Kernel.Release != "" {
+		kernel += ", " + c.Kernel.Release
+	}
+	p.fields([2]string{"EIF version", strconv.Itoa(int(c.Version))}, [2]string{"architecture", string(c.Arch)},
+		[2]string{"kernel", kernel}, [2]string{"problem", c.Problem}, [2]string{"command line", c.Cmdline})
+	var rows [][]cell
+	for _, s := range c.Sections {
+		rows = append(rows, cells(s.Kind, s.Offset, s.Size))
+	}
+	p.line("")
+	p.table([]string{"SECTION", "OFFSET", "SIZE"}, rows)
+	for n, disk := range c.Ramdisks {
+		p.line("")
+		title := fmt.Sprintf("RAMDISK %d", n)
+		if disk.Compression != "" {
+			title += ", " + disk.Compression
+		}
+		rows = nil
+		for _, f := range disk.Files {
+			name := f.Name
+			if f.Target != "" {
+				name += " -> " + f.Target
+			}
+			rows = append(rows, cells(f.LsMode(), fmt.Sprintf("%d:%d", f.UID, f.GID), f.Size, name))
+		}
+		p.table([]string{title, "OWNER", "SIZE", "NAME"}, rows)
+		if disk.Problem != "" {
+			p.table(nil, [][]cell{{{"problem", red}, {text: disk.Problem}}})
+		}
+	}
+}
+
+// tellDifference writes what differs for people.
+func tellDifference(p *printer, d *inspect.Difference) {
+	if d.Same() {
+		p.line("The images are the same.")
+		return
+	}
+	for _, s := range d.Sections {
+		pcrs := "measured in no PCR"
+		if len(s.PCRs) > 0 {
+			pcrs = "goes into " + strings.Join(s.PCRs, ", ")
+		}
+		p.table(nil, [][]cell{{{s.Section, bold}, {text: orNone(s.Before) + " → " + orNone(s.After)}, {text: pcrs}}})
+		var rows [][]cell
+		for _, f := range s.Files {
+			rows = append(rows, cells("  "+f.Change, f.Name))
+		}
+		p.table(nil, rows)
+		if s.Problem != "" {
+			p.table(nil, [][]cell{{{"  problem", red}, {text: s.Problem}}})
+		}
+	}
+	for _, pcr := range d.PCRs {
+		p.table(nil, [][]cell{{{pcr.PCR, bold}, {text: orNone(pcr.Before) + " → " + orNone(pcr.After)}}})
+	}
+}
+
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return text
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// show prints a value: as JSON, or on a terminal, unless --json asks for that too, by what people does.
+func show(cmd *cobra.Command, value any, people func(p *printer)) error {
+	if w := cmd.OutOrStdout(); !isTerminal(w) {
+		return printJSON(w, value)
+	}
+	return showAlways(cmd, value, people)
+}
+
+// showAlways is show for what is for people in the first place: JSON only with --json.
+func showAlways(cmd *cobra.Command, value any, people func(p *printer)) error {
+	w := cmd.OutOrStdout()
+	if asked, _ := cmd.Flags().GetBool("json"); asked {
+		return printJSON(w, value)
+	}
+	p := &printer{w: w, colours: isTerminal(w) && coloured(os.Getenv)}
+	people(p)
+	return p.err
+}
+
+// printJSON writes a value as nitro-cli does, with an indent of two spaces.
+func printJSON(w io.Writer, value any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(value)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// coloured tells whether a terminal is to have colours: NO_COLOR (https://no-color.org) and dumb ones say no.
+func coloured(env func(string) string) bool { return env("NO_COLOR") == "" && env("TERM") != "dumb" }
+
+// style is how a cell looks: an SGR code of ECMA-48, or 0.
+type style int
+
+const (
+	plain  style = 0
+	bold   style = 1
+	red    style = 31
+	green  style = 32
+	yellow style = 33
+)
+
+// cell is a word or more in a table.
+type cell struct {
+	text  string
+	style style
+}
+
+// cells makes a row of plain cells.
+func cells(values ...any) (row []cell) {
+	for _, value := range values {
+		row = append(row, cell{text: fmt.Sprint(value)})
+	}
+	return row
+}
+
+// printer writes for people on a terminal.
+type printer struct {
+	w       io.Writer
+	colours bool
+	err     error
+}
+
+// table prints rows in columns, below a bold header if there is one.
+func (p *printer) table(header []string, rows [][]cell) {
+	if len(header) > 0 {
+		var first []cell
+		for _, title := range header {
+			first = append(first, cell{title, bold})
+		}
+		rows = append([][]cell{first}, rows...)
+	}
+	var widths []int
+	for _, row := range rows {
+		for n, c := range row {
+			if n == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[n] = max(widths[n], utf8.RuneCountInString(printable(c.text)))
+		}
+	}
+	for _, row := range rows {
+		p.row(row, widths)
+	}
+}
+
+func (p *printer) row(row []cell, widths []int) {
+	var line strings.Builder
+	for n, c := range row {
+		text := printable(c.text)
+		pad := strings.Repeat(" ", widths[n]-utf8.RuneCountInString(text)+2)
+		if p.colours && c.style != plain {
+			text = fmt.Sprintf("\x1b[%dm%s\x1b[0m", c.style, text)
+		}
+		line.WriteString(text)
+		if n < len(row)-1 {
+			line.WriteString(pad)
+		}
+	}
+	p.line(line.String())
+}
+
+// fields prints names with their values; those without a value are left out.
+func (p *printer) fields(pairs ...[2]string) {
+	var rows [][]cell
+	for _, pair := range pairs {
+		if pair[1] != "" {
+			rows = append(rows, []cell{{pair[0], bold}, {text: pair[1]}})
+		}
+	}
+	p.table(nil, rows)
+}
+
+func (p *printer) line(text string) {
+	if _, err := fmt.Fprintln(p.w, text); p.err == nil {
+		p.err = err
+	}
+}
+
+// printable replaces what could steer a terminal: names and messages come from images and enclaves.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '·'
+	}, text)
+}
+
+// oneLine puts an error that has several lines, as joined ones have, on one.
+func oneLine(err error) string {
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for n, line := range lines {
+		lines[n] = printable(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")))
+	}
+	return strings.Join(lines, "; ")
+}

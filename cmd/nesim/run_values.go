@@ -1,0 +1,158 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/nesim/nesim/sim/errcode"
+	"github.com/nesim/nesim/sim/instance"
+)
+
+// cpuCount is the value of --cpu-count.
+type cpuCount int
+
+func (c *cpuCount) Type() string   { return "N" }
+func (c *cpuCount) String() string { return "" }
+
+func (c *cpuCount) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 31)
+	*c = cpuCount(n)
+	return whole(err)
+}
+
+// cpuIDs is the value of --cpu-ids.
+type cpuIDs []uint32
+
+func (c *cpuIDs) Type() string   { return "ID..." }
+func (c *cpuIDs) String() string { return "" }
+
+func (c *cpuIDs) Set(text string) error {
+	*c = nil
+	for word := range strings.SplitSeq(text, ",") {
+		id, err := strconv.ParseUint(strings.TrimSpace(word), 10, 32)
+		if err != nil {
+			return fmt.Errorf("has %q where a CPU's number belongs", word)
+		}
+		*c = append(*c, uint32(id))
+	}
+	return nil
+}
+
+// memoryMiB is the value of --memory: a number of MiB, or one with the unit M, G or T, as nitro-cli takes it.
+type memoryMiB uint64
+
+func (m *memoryMiB) Type() string   { return "SIZE" }
+func (m *memoryMiB) String() string { return "" }
+
+func (m *memoryMiB) Set(text string) error {
+	digits := strings.TrimRight(text, "MmGgTt")
+	unit := uint64(1)
+	switch text[len(digits):] {
+	case "", "M", "m":
+	case "G", "g":
+		unit = 1 << 10
+	case "T", "t":
+		unit = 1 << 20
+	default:
+		return errors.New("has no unit of memory that is known: use M, G or T")
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		return whole(err)
+	}
+	if n > math.MaxUint64/unit {
+		return errors.New("is too large a number")
+	}
+	*m = memoryMiB(n * unit)
+	return nil
+}
+
+// whole says what is wrong with a number that strconv has refused.
+func whole(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, strconv.ErrRange):
+		return errors.New("is too large a number")
+	}
+	return errors.New("is not a whole number")
+}
+
+// runConfig is the object in the file of --config: RunEnclavesArgs of nitro-cli's commands_parser.rs.
+type runConfig struct {
+	EIFPath   *string   `json:"eif_path"`
+	CID       *uint64   `json:"enclave_cid"`
+	MemoryMiB *uint64   `json:"memory_mib"`
+	CPUIDs    *[]uint32 `json:"cpu_ids"`
+	Debug     bool      `json:"debug_mode"`
+	Attach    bool      `json:"attach_console"`
+	CPUCount  *uint32   `json:"cpu_count"`
+	Name      *string   `json:"enclave_name"`
+}
+
+const maxRunConfig = 1 << 20 // bytes
+
+// readRunConfig reads the file of --config. Keys that are not known are passed over, as by nitro-cli.
+func readRunConfig(path string, attach *bool) (instance.RunSpec, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return instance.RunSpec{}, errcode.Wrap(errcode.FileOperationFailure, err)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxRunConfig+1))
+	if err != nil {
+		return instance.RunSpec{}, errcode.Wrap(errcode.FileOperationFailure, err)
+	}
+	var c runConfig
+	if err := c.parse(raw); err != nil {
+		return instance.RunSpec{}, fmt.Errorf("%s: %w", path, err)
+	}
+	*attach = *attach || c.Attach
+	return c.spec(), nil
+}
+
+func (c *runConfig) parse(raw []byte) error {
+	if len(raw) > maxRunConfig {
+		return errcode.New(errcode.Serde, "it has more than %d bytes, which no configuration needs", maxRunConfig)
+	}
+	if err := json.Unmarshal(raw, c); err != nil {
+		if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+			return errcode.New(errcode.Serde, "%s has the value of a %s, which it cannot have", kind.Field, kind.Value)
+		}
+		return errcode.New(errcode.Serde, "it is not JSON: %w", err)
+	}
+	switch {
+	case c.EIFPath == nil:
+		return errcode.New(errcode.Serde, "eif_path is missing: it names the Enclave Image File")
+	case c.MemoryMiB == nil:
+		return errcode.New(errcode.Serde, "memory_mib is missing: it is the enclave's memory, in MiB")
+	case c.CPUCount == nil && c.CPUIDs == nil:
+		return errcode.New(errcode.MissingArgument, "cpu_count and cpu_ids are missing: give one of them")
+	case c.CPUCount != nil && c.CPUIDs != nil:
+		return errcode.New(errcode.ConflictingArgument, "cpu_count and cpu_ids exclude each other: leave one out")
+	}
+	return nil
+}
+
+func (c *runConfig) spec() (spec instance.RunSpec) {
+	spec.EIFPath, spec.MemoryMiB, spec.Debug = *c.EIFPath, *c.MemoryMiB, c.Debug
+	if c.CID != nil {
+		spec.CID = *c.CID
+	}
+	if c.CPUCount != nil {
+		spec.CPUCount = int(min(*c.CPUCount, math.MaxInt32))
+	}
+	if c.CPUIDs != nil {
+		spec.CPUIDs = *c.CPUIDs
+	}
+	if c.Name != nil {
+		spec.Name = *c.Name
+	}
+	return spec
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// exits runs a nesim command that has to fail, and returns its error and its exit code.
+func (u *user) exits(args ...string) (told string, code int) {
+	u.Helper()
+	told = u.refused(args...)
+	_, _, err := u.run("", args...)
+	exit := (*exec.ExitError)(nil)
+	require.True(u, errors.As(err, &exit))
+	return told, exit.ExitCode()
+}
+
+func TestCommandLinesAreRefusedAsByNitroCLI(t *testing.T) {
+	u := newUser(t)
+	run := func(more ...string) []string { return append([]string{"run-enclave"}, more...) }
+	for _, test := range []struct {
+		args  []string
+		tells string
+		exit  int
+	}{
+		{run("--eif-path", "a.eif", "--cpu-count", "2"), "[E01] --memory is missing", 2},
+		{run("--memory", "64", "--cpu-count", "2"), "[E01] --eif-path is missing", 2},
+		{run("--eif-path", "a.eif", "--memory", "64"), "[E01] --cpu-count or --cpu-ids is missing", 2},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--cpu-ids", "2", "3"), "[E02] --cpu-count and --cpu-ids", 2},
+		{run("--config", "a.json", "--memory", "64"), "[E02] --config and --memory", 2},
+		{run("--config", "a.json", "--debug-mode"), "[E02] --config and --debug-mode", 2},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-ids", "2", "x"), `[E03] --cpu-ids "2,x" has "x"`, 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "-2"), `[E03] --cpu-count "-2" is not a whole number`, 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--enclave-cid", "x"), `[E03] --enclave-cid "x" is not a whole number`, 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--enclave-cid", "2"), "[E03] the CID 2 is reserved", 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--enclave-cid", "4294967295"), "[E03] the CID 4294967295 is reserved", 3},
+		{run("--eif-path", "a.eif", "--memory", "64X", "--cpu-count", "2"), `[E03] --memory "64X"`, 3},
+		{run("--eif-path", "a.eif", "--memory", "99999999999999999999", "--cpu-count", "2"), "is too large a number", 3},
+		{run("--memory"), "flag needs an argument: --memory", 2},
+		{nil, "a command is missing", 2},
+		{run("word"), `unknown command "word"`, 2},
+		{[]string{"run-enclav"}, "unknown command", 2},
+		{[]string{"terminate-enclave"}, "[E01] --enclave-id or --enclave-name or --all is missing", 2},
+		{[]string{"terminate-enclave", "--all", "--enclave-id", "i"}, "[E02] --enclave-id and --all", 2},
+		{[]string{"console"}, "[E01] --enclave-id or --enclave-name is missing", 2},
+		{[]string{"console", "--enclave-id", "i", "--enclave-name", "n"}, "[E02] --enclave-id and --enclave-name", 2},
+		{[]string{"console", "--enclave-name", "n", "--disconnect-timeout", "soon"}, "[E03] --disconnect-timeout", 3},
+		{[]string{"console", "--enclave-name", "n"}, "[E58] no nesim daemon runs", 58},
+		{[]string{"console", "--enclave-id", "i-1-enc1"}, "[E11] no nesim daemon runs", 11},
+		{[]string{"describe-eif"}, "[E01]", 2},
+		{[]string{"describe-eif", "--eif-path", "none.eif"}, "[E19]", 19},
+		{[]string{"pcr"}, "[E01] --input or --signing-certificate is missing", 2},
+		{[]string{"pcr", "--input", "a", "--signing-certificate", "b"}, "[E02]", 2},
+		{[]string{"pcr", "--input", "none"}, "[E19]", 19},
+		{[]string{"pcr", "--signing-certificate", "../../go.mod"}, "[E57]", 57},
+		{[]string{"explain"}, "[E01]", 2},
+		{[]string{"explain", "--error-code", "E99"}, "[E03]", 3},
+		{[]string{"sign-eif"}, "[E01] --eif-path is missing", 1},
+		{[]string{"sign-eif", "--eif-path", "a.eif"}, "[E60]", 60},
+		{[]string{"sign-eif", "--eif-path", "a.eif", "--private-key", "k.pem"}, "[E01] --signing-certificate is missing", 2},
+		{[]string{"sign-eif", "--eif-path", "a.eif", "--signing-certificate", "c.pem"}, "[E01] --private-key or --signer-command is missing", 2},
+		{[]string{"sign-eif", "--eif-path", "a.eif", "--signing-certificate", "none.pem", "--private-key", "k.pem"}, "[E60]", 60},
+	} {
+		told, code := u.exits(test.args...)
+		require.Contains(t, told, test.tells, "%v", test.args)
+		require.Equal(t, test.exit, code, "%v: %s", test.args, told)
+	}
+	require.NoFileExists(t, filepath.Join(u.dir, "nesim.log"), "a daemon was started for nothing")
+}
+
+func TestBadConfigurationsAreRefused(t *testing.T) {
+	u := newUser(t)
+	for content, want := range map[string]struct {
+		tells string
+		exit  int
+	}{
+		``:                                       {"[E17]", 17},
+		`[]`:                                     {"[E17]", 17},
+		`{"eif_path":"a.eif","memory_mib":"64"}`: {"memory_mib has the value of a string", 17},
+		`{"memory_mib":64,"cpu_count":2}`:        {"eif_path is missing", 17},
+		`{"eif_path":"a.eif","cpu_count":2}`:     {"memory_mib is missing", 17},
+		`{"eif_path":"a.eif","memory_mib":64}`:   {"[E01]", 1},
+		`{"eif_path":"a.eif","memory_mib":64,"cpu_count":2,"cpu_ids":[2,3]}`:     {"[E02]", 2},
+		`{"eif_path":"a.eif","memory_mib":64,"cpu_count":2,"enclave_cid":3}`:     {"[E03]", 3},
+		`{"eif_path":"none.eif","memory_mib":64,"cpu_count":2,"unknown":"key"}`:  {"[E19]", 19},
+		`{"eif_path":"none.eif","memory_mib":64,"cpu_count":2,"cpu_ids":null}`:   {"[E19]", 19},
+		`{"eif_path":"usage.go","memory_mib":64,"cpu_ids":[2,2]}`:                {"[E20] CPU 2 is named twice", 20},
+		`{"eif_path":"usage.go","memory_mib":64,"cpu_ids":[2,99]}`:               {"[E21] CPU 99 is not in the pool", 21},
+		`{"eif_path":"usage.go","memory_mib":64,"cpu_count":2,"debug_mode":1}`:   {"[E17]", 17},
+		`{"eif_path":"usage.go","memory_mib":64,"cpu_count":2,"cpu_ids":"2, 3"}`: {"[E17]", 17},
+	} {
+		path := filepath.Join(u.dir, "config.json")
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		told, code := u.exits("run-enclave", "--config", path)
+		require.Contains(t, told, want.tells, content)
+		require.Equal(t, want.exit, code, content)
+	}
+	_, code := u.exits("run-enclave", "--config", filepath.Join(u.dir, "none.json"))
+	require.Equal(t, 19, code)
+}
+
+func TestCPUIDsMayStandApart(t *testing.T) {
+	for _, test := range [][2][]string{
+		{{"run-enclave", "--cpu-ids", "2", "3", "--memory", "64"}, {"run-enclave", "--cpu-ids", "2,3", "--memory", "64"}},
+		{{"run-enclave", "--cpu-ids", "2,3"}, {"run-enclave", "--cpu-ids", "2,3"}},
+		{{"run-enclave", "--cpu-ids"}, {"run-enclave", "--cpu-ids"}},
+		{{"run-enclave", "--cpu-ids=2", "3"}, {"run-enclave", "--cpu-ids=2", "3"}},
+		{{"a", "--", "--cpu-ids", "2", "3"}, {"a", "--", "--cpu-ids", "2", "3"}},
+	} {
+		require.Equal(t, test[1], foldCPUIDs(test[0]))
+	}
+}
+
+func TestMemoryHasNitroCLIsUnits(t *testing.T) {
+	for text, want := range map[string]uint64{"512": 512, "512M": 512, "2g": 2048, "2T": 2 << 20, "0": 0} {
+		var m memoryMiB
+		require.NoError(t, m.Set(text), text)
+		require.EqualValues(t, want, m, text)
+	}
+	for _, text := range []string{"", "M", "2GB", "2K", "-1", "1.5G", "18446744073709551615G", "2MM"} {
+		require.Error(t, new(memoryMiB).Set(text), text)
+	}
+}
+
+func TestCodesAreExplained(t *testing.T) {
+	u := newUser(t)
+	text := u.must("explain", "--error-code", "E26")
+	require.Contains(t, text, "E26: too little memory")
+	require.Contains(t, text, "--memory")
+	require.Equal(t, text, u.must("explain", "--error-code", "e26"))
+}
+
+func TestShellsAndManualsAreServed(t *testing.T) {
+	u := newUser(t)
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		require.Contains(t, u.must("completion", shell), "nesim")
+	}
+	require.Contains(t, u.must("__complete", "explain", "--error-code", ""), "E26\ttoo little memory")
+	require.Contains(t, u.must("__complete", "run-enc"), "run-enclave")
+	require.Contains(t, u.must("__complete", "console", "--enclave-name", ""), ":4\n", "no daemon: no names, and no files")
+
+	dir := filepath.Join(u.dir, "man1")
+	u.must("man", "--output", dir)
+	page, err := os.ReadFile(filepath.Join(dir, "nesim-run-enclave.1"))
+	require.NoError(t, err)
+	require.Contains(t, string(page), "eif-path")
+	require.FileExists(t, filepath.Join(dir, "nesim.1"))
+}
