@@ -1,5 +1,5 @@
 #!/bin/sh
-# An enclave's life: built as an EIF, run through the NE PCI device, heard, talked to, crashed, and gone.
+# An enclave's life: built as an EIF, run through the NE PCI device, heard, talked to, attested, crashed, and gone.
 # `make demo` runs it. It needs bin/nesim and bin/hello, and leaves nothing behind but its EIF.
 set -eu
 cd "$(dirname "$0")/.."
@@ -7,7 +7,8 @@ nesim=$PWD/bin/nesim
 work=${NESIM_CACHE:-$PWD/.cache}/demo
 
 NESIM_DIR=$(mktemp -d "${TMPDIR:-/tmp}/nesim-demo.XXXXXX")
-export NESIM_DIR
+XDG_DATA_HOME=$work/data
+export NESIM_DIR XDG_DATA_HOME
 end() {
 	"$nesim" shutdown || true
 	rm -rf "$NESIM_DIR"
@@ -43,7 +44,16 @@ answer=$(echo "is anybody there?" | "$nesim" vsock dial --wait 16 5005)
 echo "$answer"
 test "$answer" = "is anybody there?"
 
-step "6. Crash its kernel, and see the parent's descriptor hang up"
+step "6. Ask its Nitro Secure Module for an attestation document, and verify it"
+nonce=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+printf '$ echo attest %s | nesim vsock dial 16 5006 >document\n' "$nonce"
+echo "attest $nonce" | "$nesim" vsock dial 16 5006 >"$work/document"
+printf '$ nesim attest verify document --nonce %s\n' "$nonce"
+"$nesim" attest verify "$work/document" --nonce "$nonce" >"$work/document.json"
+printf 'verified: signed for %s at %s; in debug mode its image is not attested: PCR0 is %.8s...\n' \
+	"$(field module_id <"$work/document.json")" "$(field timestamp <"$work/document.json")" "$(field 0 <"$work/document.json")"
+
+step "7. Crash its kernel, and see the parent's descriptor hang up"
 "$nesim" wait-enclave --enclave-name hello >"$work/ending" &
 waiter=$!
 printf '$ echo panic | nesim vsock dial --wait 16 5006\n'
@@ -52,7 +62,7 @@ wait "$waiter"
 cat "$work/ending"
 printf 'From the end of the machine to the hang-up: %s microseconds\n' "$(field HangUpMicros <"$work/ending")"
 
-step "7. Nothing is left running"
+step "8. Nothing is left running"
 show "$nesim" describe-enclaves
 "$nesim" shutdown
 left=$(pgrep -f "$NESIM_DIR" || true)
