@@ -40,7 +40,10 @@ func (e *echo) StopQueue(q *vhostuser.Queue, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.queues, q.Index())
-	e.stopped <- err
+	select {
+	case e.stopped <- err:
+	default: // nobody has asked for so long
+	}
 }
 
 func (e *echo) Disconnected() {
@@ -78,6 +81,11 @@ func (e *echo) Process(q *vhostuser.Queue) error {
 // serve serves dev to a new front end. The session's result can be read from the
 // channel; the test checks that it ends.
 func serve(t testing.TB, dev vhostuser.Device) (*vhosttest.FrontEnd, <-chan error) {
+	return serveMemory(t, dev, 1<<20)
+}
+
+// serveMemory is serve with a guest that has so many bytes of memory.
+func serveMemory(t testing.TB, dev vhostuser.Device, size int) (*vhosttest.FrontEnd, <-chan error) {
 	front, back := vhosttest.Pair(t)
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -86,7 +94,7 @@ func serve(t testing.TB, dev vhostuser.Device) (*vhosttest.FrontEnd, <-chan erro
 		close(done)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
-	return vhosttest.New(t, front, 1<<20), done
+	return vhosttest.New(t, front, size), done
 }
 
 const allFeatures = vhostuser.FeatureVersion1 | vhostuser.FeatureEventIdx | vhostuser.FeatureIndirectDesc | 1

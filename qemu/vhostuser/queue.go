@@ -272,16 +272,22 @@ func (q *Queue) stop() uint16 {
 	return q.next
 }
 
-// remap moves a running queue to a new memory table.
+// remap moves a running queue to a new memory table. A broken one lets go of the
+// old.
 func (q *Queue) remap(m *memory, at ringAddr) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r, err := mapRing(m, q.ring.num, at, q.eventIdx())
-	if err != nil && q.running {
+	num := q.ring.num
+	q.mem, q.ring = nil, ring{}
+	if !q.running {
+		return
+	}
+	r, err := mapRing(m, num, at, q.eventIdx())
+	if err != nil {
 		q.err = err
 		q.fail()
+		return
 	}
-	q.running = q.running && err == nil
 	q.mem, q.ring = m, r
 }
 

@@ -119,8 +119,8 @@ func (d *Device) Close() error {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
+	d.abort(unix.ECONNRESET, nil) // before Connect is told to end: it might accept at the last moment
 	d.cancel()
-	d.abort(unix.ECONNRESET, nil)
 	d.connecting.Wait()
 	return nil
 }

@@ -71,6 +71,13 @@ func plug(t testing.TB, d *Device, s shape) *guest {
 	g := &guest{FrontEnd: vhosttest.New(t, front, size), t: t, done: done}
 	t.Cleanup(func() { g.Close(); <-done })
 	g.Handshake(s.features)
+	g.rings(s)
+	return g
+}
+
+// rings lays out the driver's queues, anew if there were some.
+func (g *guest) rings(s shape) {
+	g.rxBufs, g.txBufs, g.txAddr, g.free = nil, nil, nil, nil
 	g.rx, g.tx = g.NewRing(queueRx, s.rxNum, s.features), g.NewRing(queueTx, s.txNum, s.features)
 	for i := range s.rxNum {
 		b, addr := g.Alloc(s.rxLen)
@@ -83,7 +90,6 @@ func plug(t testing.TB, d *Device, s shape) *guest {
 		g.txBufs, g.txAddr = append(g.txBufs, b), append(g.txAddr, addr)
 		g.free = append(g.free, i)
 	}
-	return g
 }
 
 func (g *guest) start(rx, tx int) {
@@ -94,6 +100,15 @@ func (g *guest) start(rx, tx int) {
 
 // put lays a packet into the transmit ring without telling anybody.
 func (g *guest) put(h header, payload []byte) {
+	slot := g.slot()
+	h.len = uint32(len(payload))
+	h.encode((*[headerSize]byte)(g.txBufs[slot]))
+	copy(g.txBufs[slot][headerSize:], payload)
+	g.raw(slot, headerSize+len(payload))
+}
+
+// slot takes a free transmit slot; it waits for one.
+func (g *guest) slot() int {
 	for {
 		head, _, ok := g.tx.Pop()
 		if !ok && len(g.free) > 0 {
@@ -107,10 +122,15 @@ func (g *guest) put(h header, payload []byte) {
 	}
 	slot := g.free[len(g.free)-1]
 	g.free = g.free[:len(g.free)-1]
-	h.len = uint32(len(payload))
-	h.encode((*[headerSize]byte)(g.txBufs[slot]))
-	copy(g.txBufs[slot][headerSize:], payload)
-	g.raw(slot, headerSize+len(payload))
+	return slot
+}
+
+// idle waits until the device has taken everything that was sent.
+func (g *guest) idle() {
+	for len(g.free) < len(g.txBufs) {
+		head, _ := g.tx.Wait()
+		g.free = append(g.free, head)
+	}
 }
 
 // raw offers the first n bytes of a transmit slot.
@@ -139,6 +159,23 @@ func (g *guest) take(head, n int) (header, []byte) {
 	g.rx.Offer(head)
 	g.rx.Kick()
 	return h, payload
+}
+
+// await takes packets from the device until f finds what it waits for.
+func (g *guest) await(f func(h header, payload []byte) bool) {
+	for !f(g.recv()) {
+	}
+}
+
+// skip drops the packets that the device has sent.
+func (g *guest) skip() {
+	for {
+		head, n, ok := g.rx.Pop()
+		if !ok {
+			return
+		}
+		g.take(head, n)
+	}
 }
 
 // quiet makes sure that the device has nothing to say: that it answers a probe, and
@@ -183,6 +220,15 @@ func (s *stream) hear(op uint16) (header, string) {
 	require.EqualValues(s.t, typeStream, h.typ)
 	s.fwd += uint32(len(payload))
 	return h, string(payload)
+}
+
+// pick waits for a certain packet for the stream and passes over all others.
+func (s *stream) pick(op uint16) (got string) {
+	s.await(func(h header, payload []byte) bool {
+		got = string(payload)
+		return h.op == op && h.dstPort == s.out.srcPort && h.srcPort == s.out.dstPort
+	})
+	return got
 }
 
 // accepting is a Connect that hands all connections to the test.
@@ -250,6 +296,29 @@ func eventually(t testing.TB, f func() bool) {
 		require.False(t, time.Now().After(end), "this does not happen")
 		time.Sleep(100 * time.Microsecond)
 	}
+}
+
+// fails makes sure that the guest's end, whatever it was, has reached c.
+func fails(t testing.TB, c *Conn, want error) {
+	t.Helper()
+	_, err := io.Copy(io.Discard, c)
+	require.ErrorIs(t, err, want)
+	_, err = c.Write([]byte("x"))
+	require.ErrorIs(t, err, want)
+}
+
+// has tells whether d has the stream's connection.
+func has(d *Device, s *stream) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conns[key{cid: uint32(s.out.dstCID), port: s.out.dstPort, guestPort: s.out.srcPort}] != nil
+}
+
+// undecided returns how many calls of Connect there are.
+func undecided(d *Device) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.deciding
 }
 
 // count returns how many connections d has.

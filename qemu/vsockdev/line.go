@@ -9,7 +9,7 @@ type line[T any] struct {
 func (l *line[T]) len() int { return len(l.items) - l.head }
 
 func (l *line[T]) push(v T) {
-	if l.head > 0 && len(l.items) == cap(l.items) {
+	if l.head > len(l.items)/2 && len(l.items) == cap(l.items) {
 		n := copy(l.items, l.items[l.head:])
 		clear(l.items[n:])
 		l.items, l.head = l.items[:n], 0
