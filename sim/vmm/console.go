@@ -129,7 +129,12 @@ func (c *console) copyTo(f *follower) {
 		text, last := f.pending.data, c.closed
 		f.pending = tailBuffer{}
 		c.mu.Unlock()
-		if _, err := f.conn.Write(text); err != nil || last {
+		if len(text) > 0 {
+			if _, err := f.conn.Write(text); err != nil {
+				return
+			}
+		}
+		if last {
 			return
 		}
 	}
