@@ -91,7 +91,7 @@ func BenchmarkCommand(b *testing.B) {
 	require.NoError(b, err)
 	client, err := vfiouser.NewClient(context.Background(), conn)
 	require.NoError(b, err)
-	dev, err := openPCI(client)
+	dev, err := openPCI(vfioBus{client})
 	require.NoError(b, err)
 	defer dev.close()
 	slot, err := dev.do(pcidev.SlotAllocReq{})

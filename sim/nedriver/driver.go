@@ -34,7 +34,12 @@ func Load(ctx context.Context, host *Host, socket string) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	dev, err := openPCI(client)
+	return Attach(host, vfioBus{client})
+}
+
+// Attach is Load for a device on another bus, which the driver owns from here on.
+func Attach(host *Host, bus Bus) (*Driver, error) {
+	dev, err := openPCI(bus)
 	if err != nil {
 		return nil, err
 	}

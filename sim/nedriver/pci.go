@@ -49,21 +49,21 @@ const (
 // replyWindow is what is read after a command: from the counters to the reply's end, in one read.
 const replyWindow = pcidev.NERecvData + pcidev.ReplySize - pcidev.NEEvtCnt
 
-// pci drives the device over vfio-user.
+// pci drives the device on a bus.
 type pci struct {
-	client       *vfiouser.Client
-	reply, event *vfiouser.Interrupt
-	timeout      time.Duration
+	bus     Bus
+	vectors []Interrupt
+	timeout time.Duration
 
 	mu     sync.Mutex // one command at a time
 	sent   uint16     // what the reply counter is when the latest command has been answered
 	window [replyWindow]byte
 }
 
-// openPCI takes the device behind client, which it owns: it finds it to be an NE device, arms its vectors, and
-// switches it off and on, so that it starts afresh.
-func openPCI(client *vfiouser.Client) (*pci, error) {
-	p := &pci{client: client, timeout: replyTimeout}
+// openPCI takes the device on a bus, which it owns: it finds it to be an NE device, arms its vectors, and switches it
+// off and on, so that it starts afresh.
+func openPCI(bus Bus) (*pci, error) {
+	p := &pci{bus: bus, timeout: replyTimeout}
 	err := p.probe()
 	if err == nil {
 		err = p.arm()
@@ -83,40 +83,34 @@ func openPCI(client *vfiouser.Client) (*pci, error) {
 
 func (p *pci) probe() error {
 	ids := make([]byte, 4)
-	if err := p.client.RegionRead(vfiouser.RegionConfig, pciIDs, ids); err != nil {
+	if err := p.bus.RegionRead(vfiouser.RegionConfig, pciIDs, ids); err != nil {
 		return deviceError(err)
 	}
 	if vendor, device := binary.LittleEndian.Uint16(ids), binary.LittleEndian.Uint16(ids[2:]); vendor != pcidev.VendorID || device != pcidev.DeviceID {
 		return fmt.Errorf("the PCI device is %04x:%04x, not a Nitro Enclaves device (%04x:%04x): %w",
 			vendor, device, pcidev.VendorID, pcidev.DeviceID, unix.ENODEV)
 	}
-	bar, err := p.client.RegionInfo(pcidev.BAR)
+	bar, err := p.bus.RegionInfo(pcidev.BAR)
 	if err != nil {
 		return deviceError(err)
 	}
 	if bar.Size < pcidev.NERecvData+pcidev.NERecvDataSize {
 		return fmt.Errorf("BAR %d has only %d bytes: %w", pcidev.BAR, bar.Size, unix.ENOMEM)
 	}
-	return deviceError(p.client.RegionWrite(vfiouser.RegionConfig, pciCommand,
+	return deviceError(p.bus.RegionWrite(vfiouser.RegionConfig, pciCommand,
 		binary.LittleEndian.AppendUint16(nil, pciCommandEnable)))
 }
 
 func (p *pci) arm() error {
-	info, err := p.client.IRQInfo(vfiouser.IRQMSIX)
+	info, err := p.bus.IRQInfo(vfiouser.IRQMSIX)
 	if err != nil {
 		return deviceError(err)
 	}
 	if info.Count < pcidev.NumVectors {
 		return fmt.Errorf("%d MSI-X vectors where %d are needed: %w", info.Count, pcidev.NumVectors, unix.ENOSPC)
 	}
-	if p.reply, err = p.client.NewInterrupt(); err != nil {
-		return deviceError(err)
-	}
-	if p.event, err = p.client.NewInterrupt(); err != nil {
-		return deviceError(err)
-	}
-	fds := [pcidev.NumVectors]int{pcidev.NEVecReply: p.reply.FD(), pcidev.NEVecEvent: p.event.FD()}
-	return deviceError(p.client.SetIRQs(vfiouser.IRQMSIX, 0, fds[:]...))
+	p.vectors, err = p.bus.Arm(pcidev.NumVectors)
+	return deviceError(err)
 }
 
 // enable chooses the device's version and switches it on.
@@ -129,7 +123,7 @@ func (p *pci) enable() error {
 		return fmt.Errorf("switch on: %w", err)
 	}
 	counters := make([]byte, 4)
-	if err := p.client.RegionRead(pcidev.BAR, pcidev.NEEvtCnt, counters); err != nil {
+	if err := p.bus.RegionRead(pcidev.BAR, pcidev.NEEvtCnt, counters); err != nil {
 		return deviceError(err)
 	}
 	p.sent = binary.LittleEndian.Uint16(counters)
@@ -138,11 +132,11 @@ func (p *pci) enable() error {
 
 // set writes a register and expects to read the same; EIO otherwise.
 func (p *pci) set(register uint64, value []byte) error {
-	if err := p.client.RegionWrite(pcidev.BAR, register, value); err != nil {
+	if err := p.bus.RegionWrite(pcidev.BAR, register, value); err != nil {
 		return deviceError(err)
 	}
 	got := make([]byte, len(value))
-	if err := p.client.RegionRead(pcidev.BAR, register, got); err != nil {
+	if err := p.bus.RegionRead(pcidev.BAR, register, got); err != nil {
 		return deviceError(err)
 	}
 	if string(got) != string(value) {
@@ -154,12 +148,12 @@ func (p *pci) set(register uint64, value []byte) error {
 // disable switches the device off and waits until it is: its enclaves may have to be ended first.
 func (p *pci) disable() error {
 	off := []byte{pcidev.NEEnableOff}
-	if err := p.client.RegionWrite(pcidev.BAR, pcidev.NEEnable, off); err != nil {
+	if err := p.bus.RegionWrite(pcidev.BAR, pcidev.NEEnable, off); err != nil {
 		return deviceError(err)
 	}
 	for end := time.Now().Add(p.timeout); ; time.Sleep(2 * time.Millisecond) {
 		state := make([]byte, 1)
-		if err := p.client.RegionRead(pcidev.BAR, pcidev.NEEnable, state); err != nil {
+		if err := p.bus.RegionRead(pcidev.BAR, pcidev.NEEnable, state); err != nil {
 			return deviceError(err)
 		}
 		if state[0] == pcidev.NEEnableOff {
@@ -175,7 +169,7 @@ func (p *pci) do(req pcidev.Request) (reply pcidev.Reply, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent++
-	err = p.client.Post(pcidev.BAR,
+	err = p.bus.Post(pcidev.BAR,
 		vfiouser.Write{Offset: pcidev.NESendData, Data: req.Append(nil)},
 		vfiouser.Write{Offset: pcidev.NECommand, Data: binary.LittleEndian.AppendUint32(nil, uint32(req.Command()))})
 	if err != nil {
@@ -199,12 +193,12 @@ func (p *pci) waitReply() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
 	defer cancel()
 	for {
-		err := p.reply.Wait(ctx)
+		err := p.vectors[pcidev.NEVecReply].Wait(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("the Nitro Enclaves device gave no reply in %v: %w", p.timeout, unix.ETIMEDOUT)
 		}
 		if err == nil {
-			err = p.client.RegionRead(pcidev.BAR, pcidev.NEEvtCnt, p.window[:])
+			err = p.bus.RegionRead(pcidev.BAR, pcidev.NEEvtCnt, p.window[:])
 		}
 		if err != nil {
 			return deviceError(err)
@@ -221,7 +215,7 @@ func (p *pci) dmaMap(phys, size uint64, file *os.File, off uint64) error {
 		return err
 	}
 	share := func(fd uintptr) {
-		err = p.client.DMAMap(phys, size, int(fd), off, vfiouser.DMARead|vfiouser.DMAWrite)
+		err = p.bus.DMAMap(phys, size, int(fd), off, vfiouser.DMARead|vfiouser.DMAWrite)
 	}
 	if ctlErr := conn.Control(share); ctlErr != nil {
 		return ctlErr
@@ -230,11 +224,11 @@ func (p *pci) dmaMap(phys, size uint64, file *os.File, off uint64) error {
 }
 
 func (p *pci) dmaUnmap(phys, size uint64) error {
-	return deviceError(p.client.DMAUnmap(phys, size))
+	return deviceError(p.bus.DMAUnmap(phys, size))
 }
 
 func (p *pci) waitEvent(ctx context.Context) error {
-	err := p.event.Wait(ctx)
+	err := p.vectors[pcidev.NEVecEvent].Wait(ctx)
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -242,12 +236,10 @@ func (p *pci) waitEvent(ctx context.Context) error {
 }
 
 func (p *pci) close() {
-	for _, i := range []*vfiouser.Interrupt{p.reply, p.event} {
-		if i != nil {
-			i.Close()
-		}
+	for _, i := range p.vectors {
+		i.Close()
 	}
-	p.client.Close()
+	p.bus.Close()
 }
 
 // deviceError tells a request that the device refused from a device that has gone.
