@@ -9,7 +9,9 @@ package vmm
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,11 +29,21 @@ type Config struct {
 	Binary    string     // QEMU's
 	Accel     qemu.Accel // the accelerator, or auto
 	Dir       string     // a private folder for the machines' sockets
-	Switch    *vsock.Switch
+	Switch    Switch
 	HostVsock bool // the host kernel's vhost-vsock in place of the device in user space
 	// NSM makes the Nitro Secure Module of a machine, or gives nil for a machine that has none.
 	NSM func(hypervisor.VMSpec) (nsmdev.Handler, error)
+	// Console returns what else a machine's console is written to, or nil. It must not block.
+	Console func(hypervisor.VMSpec) io.Writer
 	Log *slog.Logger
+}
+
+// Switch is the part of a vsock switch that machines need.
+type Switch interface {
+	Listen(addr vsock.Addr) (net.Listener, error)
+	Attach(cid uint32, e vsock.Endpoint) error
+	Detach(cid uint32)
+	Connect(ctx context.Context, c vsock.Conn) error
 }
 
 // VMM starts enclaves' machines. It implements hypervisor.VMM.
@@ -72,6 +84,14 @@ func (v *VMM) LastLines(cid uint32, n int) []string {
 		return m.console.lastLines(n)
 	}
 	return nil
+}
+
+// PID tells the process of the newest machine that has or had the CID: its QEMU's. It is 0 where there is none.
+func (v *VMM) PID(cid uint32) int {
+	if m := v.newest(cid); m != nil {
+		return m.machine.PID()
+	}
+	return 0
 }
 
 // newest finds the newest machine that has or had the CID.
@@ -158,7 +178,7 @@ func (m *vm) start(ctx context.Context) error {
 		Kernel:      m.spec.Kernel,
 		Initrd:      m.spec.Initrd,
 		Cmdline:     m.spec.Cmdline,
-		Console:     &m.console,
+		Console:     m.consoles(),
 		OnFallback:  func(why string) { m.vmm.cfg.Log.Warn(why) },
 	}
 	dir := filepath.Join(m.vmm.cfg.Dir, strconv.FormatUint(uint64(m.spec.CID), 10))
@@ -182,6 +202,16 @@ func (m *vm) start(ctx context.Context) error {
 	m.machine = machine
 	close(m.started)
 	return nil
+}
+
+// consoles is what the machine's serial output goes to.
+func (m *vm) consoles() io.Writer {
+	if m.vmm.cfg.Console != nil {
+		if w := m.vmm.cfg.Console(m.spec); w != nil {
+			return io.MultiWriter(&m.console, w)
+		}
+	}
+	return &m.console
 }
 
 // serveConsole makes the console of an enclave in debug mode readable where real ones have it: on the hypervisor's

@@ -1,0 +1,134 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/nesim/nesim/pcidev"
+	"github.com/nesim/nesim/scenarios/fault"
+	"github.com/nesim/nesim/scenarios/trace"
+	"github.com/nesim/nesim/sim/hypervisor"
+	"github.com/nesim/nesim/sim/nedriver"
+)
+
+const nedriverOffset = nedriver.EIFLoadOffset
+
+// observe is told what the hypervisor does.
+func (s *Stage) observe(e hypervisor.Event) {
+	s.mu.Lock()
+	a := s.actor(e.SlotUID)
+	switch e.Kind {
+	case hypervisor.EnclaveStarting:
+		a.cid, a.exit = e.CID, nil
+	case hypervisor.EnclaveExited:
+		exit := e.Exit
+		a.exit = &exit
+		s.change()
+	}
+	lane := a.name
+	s.mu.Unlock()
+	text := e.Kind.String()
+	switch e.Kind {
+	case hypervisor.EnclaveStarting, hypervisor.EnclaveRunning:
+		text += fmt.Sprintf(", CID %d", e.CID)
+	case hypervisor.EnclaveExited:
+		text += ": " + e.Exit.String()
+	case hypervisor.CommandRefused:
+		text += ": " + e.Err.Error()
+	}
+	if e.SlotUID == 0 {
+		lane = "device"
+	}
+	s.note(lane, trace.State, text)
+}
+
+// describe tells of a command in one line.
+func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
+	var b strings.Builder
+	b.WriteString(c.String())
+	if req != nil {
+		if fields := fmt.Sprintf("%+v", req); fields != "{}" {
+			b.WriteString(" " + fields)
+		}
+	}
+	if reply.RC != 0 {
+		fmt.Fprintf(&b, " = %v", reply.Err())
+		return b.String()
+	}
+	b.WriteString(" = 0")
+	for _, field := range []struct {
+		name  string
+		value uint64
+	}{{"slot", reply.SlotUID}, {"CID", reply.EnclaveCID}, {"slots", reply.SlotCount}} {
+		if field.value != 0 {
+			fmt.Fprintf(&b, ", %s %#x", field.name, field.value)
+		}
+	}
+	if c == pcidev.CmdSlotInfo || c == pcidev.CmdNextSlot || c == pcidev.CmdEnclaveGetSlot {
+		fmt.Fprintf(&b, ", state %#x", reply.State)
+	}
+	return b.String()
+}
+
+// maxConsole bounds what is kept of a console, in bytes: a scenario floods it on purpose.
+const maxConsole = 4 << 20
+
+// console returns what takes the console of an enclave.
+func (s *Stage) console(spec hypervisor.VMSpec) io.Writer { return &consoleOf{s, spec.SlotUID} }
+
+type consoleOf struct {
+	stage *Stage
+	slot  uint64
+}
+
+// Write implements io.Writer and never fails.
+func (c *consoleOf) Write(p []byte) (int, error) {
+	s := c.stage
+	s.mu.Lock()
+	a := s.actor(c.slot)
+	if len(a.console)+len(p) <= maxConsole {
+		a.console = append(a.console, p...)
+	}
+	s.change()
+	a.line = append(a.line, p...)
+	var lines []string
+	for {
+		line, rest, whole := bytes.Cut(a.line, []byte{'\n'})
+		if !whole {
+			break
+		}
+		lines, a.line = append(lines, strings.TrimRight(string(line), "\r")), rest
+	}
+	if len(a.line) > maxLine {
+		a.line = nil
+	}
+	name := a.name
+	s.mu.Unlock()
+	for _, line := range lines {
+		s.note(name, trace.Console, line)
+	}
+	return len(p), nil
+}
+
+const maxLine = 4096 // bytes of a console line in the trace
+
+// faultyVMM refuses starts.
+type faultyVMM struct {
+	hypervisor.VMM
+	stage *Stage
+}
+
+var errRefused = errors.New("the scenario refuses it")
+
+func (v *faultyVMM) Start(ctx context.Context, spec hypervisor.VMSpec) (hypervisor.VM, error) {
+	for _, f := range v.stage.strike(fault.Occasion{At: fault.Start, Enclave: v.stage.nameOf(spec.SlotUID)}) {
+		if f.Do == fault.Refuse {
+			return nil, errRefused
+		}
+	}
+	return v.VMM.Start(ctx, spec)
+}

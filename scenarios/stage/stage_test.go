@@ -1,0 +1,298 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/pcidev"
+	"github.com/nesim/nesim/scenarios/fault"
+	"github.com/nesim/nesim/scenarios/scripted"
+	"github.com/nesim/nesim/scenarios/trace"
+	"github.com/nesim/nesim/sim/hypervisor"
+	"github.com/nesim/nesim/sim/nedriver"
+	"github.com/nesim/nesim/sim/parent"
+	"github.com/nesim/nesim/sim/vsock"
+)
+
+// play is a stage with a process.
+type play struct {
+	*Stage
+	t       testing.TB
+	trace   *trace.Trace
+	process *nedriver.Process
+}
+
+// set sets a stage, and closes it with everything that a test has left on it.
+func set(t testing.TB, cfg Config) *play {
+	cfg.Trace = new(trace.Trace)
+	s, err := New(t.Context(), cfg)
+	require.NoError(t, err)
+	p := &play{s, t, cfg.Trace, s.Host.NewProcess()}
+	t.Cleanup(p.end)
+	return p
+}
+
+func (p *play) end() {
+	if p.process != nil {
+		require.NoError(p.t, p.process.Exit())
+		require.NoError(p.t, p.Close())
+		p.process = nil
+	}
+}
+
+// load makes an enclave with the hello image and two CPUs.
+func (p *play) load(name string, does scripted.Behaviour) *nedriver.Enclave {
+	e, err := p.Driver.Open(p.process).CreateVM()
+	require.NoError(p.t, err)
+	p.Name(e.SlotUID(), name, does)
+	const size = 128 << 20
+	memory, err := p.process.Mmap(nedriver.MapSpec{Size: size, PageSize: nedriver.PageSize2M})
+	require.NoError(p.t, err)
+	image, n, err := p.Hello(p.t.Context())
+	require.NoError(p.t, err)
+	_, err = io.Copy(io.NewOffsetWriter(memory, nedriver.EIFLoadOffset), io.NewSectionReader(image, 0, n))
+	require.NoError(p.t, err)
+	require.NoError(p.t, e.SetUserMemoryRegion(nedriver.UserMemoryRegion{MemorySize: size, UserspaceAddr: memory.Addr()}))
+	for range 2 {
+		_, err = e.AddVCPU(0)
+		require.NoError(p.t, err)
+	}
+	return e
+}
+
+// start starts an enclave and returns what its heartbeat came to.
+func (p *play) start(e *nedriver.Enclave, cid uint64) error {
+	heartbeat, err := p.Heartbeats.Expect()
+	require.NoError(p.t, err)
+	defer heartbeat.Close()
+	got, err := e.StartEnclave(nedriver.StartInfo{EnclaveCID: cid})
+	require.NoError(p.t, err)
+	return heartbeat.Wait(p.t.Context(), uint32(got), parent.Timeout(1, 1), e.Done())
+}
+
+func (p *play) say(cid, port uint32, text string) (string, error) {
+	src, dst := vsock.Addr{ContextID: vsock.CIDParent, Port: vsock.PortAny}, vsock.Addr{ContextID: cid, Port: port}
+	conn, err := p.Net.Dial(p.t.Context(), src, dst)
+	for errors.Is(err, unix.ECONNRESET) { // the workload comes after the heartbeat
+		time.Sleep(time.Millisecond)
+		conn, err = p.Net.Dial(p.t.Context(), src, dst)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, text); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 100)
+	n, err := conn.Read(buf)
+	return string(buf[:n]), err
+}
+
+// text is the whole trace, a line an entry.
+func (p *play) text() string {
+	var b strings.Builder
+	for _, e := range p.trace.Entries() {
+		b.WriteString(e.At.String() + " " + e.Lane + " " + string(e.Kind) + ": " + e.Text + "\n")
+	}
+	return b.String()
+}
+
+func TestAScriptedEnclavesLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := set(t, Config{Engine: Scripted})
+		e := p.load("one", scripted.Behaviour{Boot: 3 * time.Second})
+		require.NoError(t, p.start(e, 16))
+		require.Equal(t, 3*time.Second, p.Now())
+		answer, err := p.say(16, 5005, "hi")
+		require.NoError(t, err)
+		require.Equal(t, "hi", answer)
+		text, err := p.Console(t.Context(), e.SlotUID(), func(text string) bool { return strings.Contains(text, "up 3 s") })
+		require.NoError(t, err)
+		require.Contains(t, text, "heartbeat answered")
+		require.Zero(t, e.Poll())
+
+		answer, err = p.say(16, 5006, "panic\n")
+		require.NoError(t, err)
+		require.Equal(t, "panicking the kernel\n", answer)
+		<-e.Done()
+		require.ErrorIs(t, e.Err(), nedriver.ErrHangUp)
+		exit, err := p.Exit(t.Context(), e.SlotUID())
+		require.NoError(t, err)
+		require.Equal(t, hypervisor.ExitGuestPanic, exit.Reason)
+	})
+}
+
+func TestFaultsStrike(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault fault.Fault
+		does  scripted.Behaviour
+		then  func(t *testing.T, p *play)
+	}{
+		"a reply is late": {fault.Fault{At: fault.Reply, Do: fault.Delay, For: time.Minute, Command: pcidev.CmdSlotAddVCPU, Nth: 2}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				e := p.load("one", scripted.Behaviour{})
+				require.Equal(t, time.Minute, p.Now())
+				require.NoError(t, p.start(e, 16))
+			}},
+		"a reply is lost": {fault.Fault{At: fault.Reply, Do: fault.Lose, Command: pcidev.CmdSlotAlloc}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				_, err := p.Driver.Open(p.process).CreateVM()
+				require.ErrorIs(t, err, unix.ETIMEDOUT)
+				require.Equal(t, 120*time.Second, p.Now())
+			}},
+		"a reply has another rc": {fault.Fault{At: fault.Reply, Do: fault.Errno, Errno: int(unix.ENOSPC), Command: pcidev.CmdSlotAlloc}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				_, err := p.Driver.Open(p.process).CreateVM()
+				require.ErrorIs(t, err, unix.ENOSPC)
+			}},
+		"an event is lost": {fault.Fault{At: fault.Event, Do: fault.Lose}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				e := p.load("one", scripted.Behaviour{Ends: &scripted.Ending{At: time.Second, How: scripted.Panic}})
+				require.NoError(t, p.start(e, 16))
+				time.Sleep(time.Hour)
+				require.NoError(t, e.Err(), "the parent was not told")
+			}},
+		"events come in a storm": {fault.Fault{At: fault.Event, Do: fault.Storm, Times: 1000}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				e := p.load("one", scripted.Behaviour{Ends: &scripted.Ending{At: time.Second, How: scripted.Panic}})
+				require.NoError(t, p.start(e, 16))
+				<-e.Done()
+			}},
+		"the machine is refused": {fault.Fault{At: fault.Start, Do: fault.Refuse}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				_, err := p.load("one", scripted.Behaviour{}).StartEnclave(nedriver.StartInfo{})
+				require.ErrorIs(t, err, unix.EIO)
+			}},
+		"the image is damaged": {fault.Fault{At: fault.Image, Do: fault.Corrupt, Bytes: 600}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				_, err := p.load("one", scripted.Behaviour{}).StartEnclave(nedriver.StartInfo{})
+				require.ErrorIs(t, err, unix.ENOEXEC)
+			}},
+		"the heartbeat is missing": {fault.Fault{At: fault.Heartbeat, Do: fault.Lose}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				require.ErrorIs(t, p.start(p.load("one", scripted.Behaviour{}), 16), parent.ErrTimeout)
+			}},
+		"the heartbeat is late": {fault.Fault{At: fault.Heartbeat, Do: fault.Delay, For: time.Minute}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				require.NoError(t, p.start(p.load("one", scripted.Behaviour{}), 16))
+				require.Equal(t, time.Minute, p.Now())
+			}},
+		"the heartbeat is another byte": {fault.Fault{At: fault.Heartbeat, Do: fault.Garbage}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				require.ErrorIs(t, p.start(p.load("one", scripted.Behaviour{}), 16), parent.ErrBadHeartbeat)
+			}},
+		"the heartbeat's connection is dropped": {fault.Fault{At: fault.Heartbeat, Do: fault.Drop}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				require.ErrorIs(t, p.start(p.load("one", scripted.Behaviour{}), 16), parent.ErrBadHeartbeat)
+			}},
+		"the heartbeat comes twice": {fault.Fault{At: fault.Heartbeat, Do: fault.Double}, scripted.Behaviour{},
+			func(t *testing.T, p *play) { require.NoError(t, p.start(p.load("one", scripted.Behaviour{}), 16)) }},
+		"a connection is reset": {fault.Fault{At: fault.Vsock, Do: fault.Reset, Bytes: 1, Port: 5005}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				require.NoError(t, p.start(p.load("one", scripted.Behaviour{}), 16))
+				answer, err := p.say(16, 5005, "hi")
+				require.NoError(t, err)
+				require.Equal(t, "h", answer)
+			}},
+		"a connection is slow": {fault.Fault{At: fault.Vsock, Do: fault.Limit, Rate: 2, Port: 5005}, scripted.Behaviour{},
+			func(t *testing.T, p *play) {
+				require.NoError(t, p.start(p.load("one", scripted.Behaviour{}), 16))
+				_, err := p.say(16, 5005, "ten bytes!")
+				require.NoError(t, err)
+				require.GreaterOrEqual(t, p.Now(), 10*time.Second)
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := set(t, Config{Engine: Scripted})
+				test.fault.Name = "the fault"
+				p.Faults.Add(test.fault)
+				test.then(t, p)
+				require.Contains(t, p.text(), "fault: the fault: "+string(test.fault.Do))
+			})
+		})
+	}
+}
+
+func TestSignalsToTheVMM(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := set(t, Config{Engine: Scripted})
+		e := p.load("one", scripted.Behaviour{})
+		require.NoError(t, p.start(e, 16))
+		require.NoError(t, p.Kill(e.SlotUID(), syscall.SIGSTOP))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		_, err := p.Console(ctx, e.SlotUID(), func(text string) bool { return strings.Contains(text, "up 3 s") })
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, p.Kill(e.SlotUID(), syscall.SIGCONT))
+		_, err = p.Console(t.Context(), e.SlotUID(), func(text string) bool { return strings.Contains(text, "up 3 s") })
+		require.NoError(t, err)
+		require.NoError(t, p.Kill(e.SlotUID(), syscall.SIGKILL))
+		<-e.Done()
+		exit, err := p.Exit(t.Context(), e.SlotUID())
+		require.NoError(t, err)
+		require.Equal(t, hypervisor.ExitKilled, exit.Reason)
+	})
+}
+
+func TestRawCommandsPassTheDriver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := set(t, Config{Engine: Scripted})
+		reply, err := p.Do(t.Context(), pcidev.SlotAllocReq{})
+		require.NoError(t, err)
+		require.Zero(t, reply.RC)
+		reply, err = p.Do(t.Context(), pcidev.SlotAddMemReq{SlotUID: reply.SlotUID, PAddr: RawMemory, Size: 64 << 20})
+		require.NoError(t, err)
+		require.Zero(t, reply.RC)
+		reply, err = p.Do(t.Context(), pcidev.SlotInfoReq{SlotUID: 1})
+		require.NoError(t, err)
+		require.EqualValues(t, -int32(unix.ENOENT), reply.RC)
+	})
+}
+
+func TestTheSameSeedGivesTheSameTrace(t *testing.T) {
+	life := func(t *testing.T) (text string) {
+		synctest.Test(t, func(t *testing.T) {
+			p := set(t, Config{Engine: Scripted, Seed: 7, NSM: true})
+			p.Faults.Add(fault.Fault{Name: "chance", At: fault.Reply, Do: fault.Delay, For: time.Millisecond, Chance: 0.5})
+			e := p.load("one", scripted.Behaviour{Boot: time.Second})
+			require.NoError(t, p.start(e, 16))
+			answer, err := p.say(16, 5006, "attest 00\n")
+			require.NoError(t, err)
+			require.NotContains(t, answer, "error")
+			_, err = p.say(16, 5006, "exit 3\n")
+			require.NoError(t, err)
+			<-e.Done()
+			p.end()
+			text = p.text()
+		})
+		return text
+	}
+	require.Equal(t, life(t), life(t))
+}
+
+func TestAQEMUEnclavesLifeIsTheSame(t *testing.T) {
+	p := set(t, Config{Engine: QEMU, NSM: true})
+	e := p.load("one", scripted.Behaviour{})
+	require.NoError(t, p.start(e, 16))
+	answer, err := p.say(16, 5006, "exit 3\n")
+	require.NoError(t, err)
+	require.Equal(t, "exiting with code 3\n", answer)
+	<-e.Done()
+	exit, err := p.Exit(t.Context(), e.SlotUID())
+	require.NoError(t, err)
+	require.Equal(t, hypervisor.ExitGuest, exit.Reason)
+	text, err := p.Console(t.Context(), e.SlotUID(), func(string) bool { return true })
+	require.NoError(t, err)
+	require.Contains(t, text, "workload exited with code 3")
+}

@@ -1,0 +1,66 @@
+package trace
+
+import "time"
+
+// Status is how a scenario or a step went.
+type Status string
+
+// The statuses.
+const (
+	Passed  Status = "passed"
+	Failed  Status = "failed"  // something that the scenario expects was not seen
+	Broken  Status = "error"   // the scenario could not be run: its stage could not be set, the engine failed
+	Skipped Status = "skipped" // not meant for this engine, or left out by its tags
+	NotRun  Status = "not run" // of a step: one before it failed
+)
+
+// StepResult is how one step went.
+type StepResult struct {
+	Number  int           `json:"number"` // in the order of the file, from 1
+	Name    string        `json:"name"`   // the step in one line
+	File    string        `json:"file"`
+	Line    int           `json:"line"` // of the file, from 1
+	Branch  string        `json:"branch,omitempty"`
+	Status  Status        `json:"status"`
+	Start   time.Duration `json:"start_ns"` // since the scenario's beginning
+	Elapsed time.Duration `json:"elapsed_ns"`
+	Error   string        `json:"error,omitempty"` // one line for people
+}
+
+// Result is how one scenario went.
+type Result struct {
+	Name        string        `json:"name"` // with the values of its matrix, if it has one
+	Description string        `json:"description,omitempty"`
+	File        string        `json:"file"`
+	Line        int           `json:"line"`
+	Tags        []string      `json:"tags,omitempty"`
+	Engine      string        `json:"engine"` // scripted or qemu
+	Seed        uint64        `json:"seed"`
+	Status      Status        `json:"status"`
+	Error       string        `json:"error,omitempty"` // one line: the failing step's, or why there is none
+	Started     time.Time     `json:"started"`         // by the machine's clock
+	Elapsed     time.Duration `json:"elapsed_ns"`      // by the machine's clock
+	Steps       []StepResult  `json:"steps"`
+	Entries     []Entry       `json:"trace"`
+}
+
+// Run is the results of one call of the runner, or of several that were merged.
+type Run struct {
+	Version string    `json:"nesim_version"`
+	Started time.Time `json:"started"`
+	Shard   string    `json:"shard,omitempty"` // i/n
+	Results []Result  `json:"results"`
+}
+
+// Count counts the results of a status.
+func (r *Run) Count(s Status) (n int) {
+	for i := range r.Results {
+		if r.Results[i].Status == s {
+			n++
+		}
+	}
+	return n
+}
+
+// OK tells whether nothing failed.
+func (r *Run) OK() bool { return r.Count(Failed)+r.Count(Broken) == 0 }
