@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/stretchr/testify/require"
+
+	"github.com/nesim/nesim/sim/daemon"
+)
+
+// kmsServer is a nesim kms serve that runs.
+type kmsServer struct {
+	*user
+	endpoints []string
+	end       func()
+}
+
+// serveKMS starts nesim kms serve and reads its endpoints. It is interrupted at the test's end, if not before.
+func (u *user) serveKMS(endpoints int, args ...string) *kmsServer {
+	u.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	cmd := u.command(ctx, append([]string{"kms", "serve"}, args...)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	require.NoError(u, err)
+	require.NoError(u, cmd.Start())
+	s := &kmsServer{user: u}
+	ended := false
+	s.end = func() {
+		if !ended {
+			ended = true
+			cmd.Process.Signal(syscall.SIGINT)
+			require.NoError(u, cmd.Wait(), errs.String())
+			require.Empty(u, errs.String())
+			cancel()
+		}
+	}
+	u.Cleanup(s.end)
+	lines := bufio.NewScanner(out)
+	for range endpoints {
+		if !lines.Scan() {
+			ended = true
+			require.NoError(u, cmd.Wait(), errs.String())
+		}
+		s.endpoints = append(s.endpoints, lines.Text())
+	}
+	return s
+}
+
+// client is the SDK's for an endpoint, reached by dial if there is one.
+func (s *kmsServer) client(endpoint string, transport *http.Transport) *kms.Client {
+	s.Cleanup(transport.CloseIdleConnections)
+	return kms.New(kms.Options{
+		Region: "eu-west-1", BaseEndpoint: &endpoint, HTTPClient: &http.Client{Transport: transport},
+		Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
+	})
+}
+
+func TestKeysAreServedUntilTheServiceIsInterrupted(t *testing.T) {
+	u := newUser(t)
+	s := u.serveKMS(1, "--listen", "127.0.0.1:0", "--region", "eu-west-1")
+	require.True(t, strings.HasPrefix(s.endpoints[0], "http://127.0.0.1:"), s.endpoints[0])
+	c := s.client(s.endpoints[0], &http.Transport{})
+	made, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{})
+	require.NoError(t, err)
+	require.Contains(t, *made.KeyMetadata.Arn, "arn:aws:kms:eu-west-1:123456789012:key/")
+	encrypted, err := c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: made.KeyMetadata.KeyId, Plaintext: []byte("a secret")})
+	require.NoError(t, err)
+	require.FileExists(t, filepath.Join(u.dir, "data", "nesim", "kms", *made.KeyMetadata.KeyId+".key"))
+
+	require.Contains(t, u.refused("kms", "serve", "--listen", "127.0.0.1:0"), "in use")
+	s.end()
+
+	socket := filepath.Join(u.dir, "kms.sock")
+	s = u.serveKMS(1, "--listen", "unix:"+socket, "--region", "eu-west-1")
+	require.Equal(t, "unix:"+socket, s.endpoints[0])
+	info, err := os.Stat(socket)
+	require.NoError(t, err)
+	require.Equal(t, os.ModeSocket|0o600, info.Mode())
+	c = s.client("http://kms", &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }})
+	opened, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: encrypted.CiphertextBlob})
+	require.NoError(t, err)
+	require.Equal(t, "a secret", string(opened.Plaintext))
+	s.end()
+	require.NoFileExists(t, socket)
+}
+
+func TestKeysAreServedByTLS(t *testing.T) {
+	u := newUser(t)
+	certificate, pool := selfSigned(t, u.dir)
+	s := u.serveKMS(1, "--listen", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", certificate)
+	require.True(t, strings.HasPrefix(s.endpoints[0], "https://"), s.endpoints[0])
+	c := s.client(s.endpoints[0], &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}})
+	_, err := c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+}
+
+// selfSigned makes a certificate for 127.0.0.1, in a file with its key.
+func selfSigned(t *testing.T, dir string) (file string, pool *x509.CertPool) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kms"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	file = filepath.Join(dir, "tls.pem")
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})...)
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	pool = x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(text))
+	return file, pool
+}
+
+func TestKeysAreServedOnTheParentsVsock(t *testing.T) {
+	u := newUser(t)
+	s := u.serveKMS(2, "--listen", "127.0.0.1:0", "--vsock-port", "8000")
+	require.Equal(t, "vsock:3:8000", s.endpoints[1])
+	parent := daemon.NewClient(u.dir)
+	c := s.client("http://kms", &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return parent.DialVsock(ctx, 3, 8000, true)
+	}})
+	for range 3 { // a connection each
+		_, err := c.GenerateRandom(t.Context(), &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(16)})
+		require.NoError(t, err)
+	}
+	held, err := parent.DialVsock(t.Context(), 3, 8000, true)
+	require.NoError(t, err)
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{}) // while another says nothing
+	require.NoError(t, err)
+	s.end()
+	_, err = held.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NoError(t, held.Close())
+
+	again := u.serveKMS(2, "--listen", "127.0.0.1:0", "--vsock-port", "8000") // the port is free
+	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.NoError(t, err)
+	again.end()
+}
+
+func TestBadCommandLinesOfTheKMSAreRefused(t *testing.T) {
+	u := newUser(t)
+	for says, args := range map[string][]string{
+		"--listen nowhere":   {"--listen", "nowhere"},
+		"--listen vsock:x":   {"--listen", "vsock:x"},
+		"no/such.pem":        {"--root", "no/such.pem"},
+		"region":             {"--region", "Mars"},
+		"role":               {"--role-arn", "nobody"},
+		"--clock":            {"--clock", "noon"},
+		"[E01] --tls-key":    {"--tls-cert", "a.pem"},
+		"--tls-cert a.pem":   {"--tls-cert", "a.pem", "--tls-key", "a.pem"},
+		"not a whole number": {"--vsock-port", "-1"},
+		"unknown command":    {"more"},
+		"--dir":              {"--dir", "/dev/null/x"},
+	} {
+		told := u.refused(append([]string{"kms", "serve"}, args...)...)
+		if says == "--dir" {
+			says = "/dev/null"
+		}
+		require.Contains(t, told, says, "%v", args)
+	}
+}
