@@ -47,8 +47,10 @@ func newWorld(t testing.TB) *world {
 	a, err := pki.NewAuthority(w.now)
 	require.NoError(t, err)
 	root := attest.FingerprintOf(a.Root())
+	secret, err := a.Derive("kms")
+	require.NoError(t, err)
 	w.authority = a
-	w.config = kms.Config{Dir: t.TempDir(), Owner: root, Roots: []attest.Fingerprint{root}, Clock: w.clock}
+	w.config = kms.Config{Dir: t.TempDir(), Owner: secret, Roots: []attest.Fingerprint{root}, Clock: w.clock}
 	w.open()
 	server := httptest.NewServer(w)
 	t.Cleanup(func() { server.Close(); w.service.Close() })

@@ -17,7 +17,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/stretchr/testify/require"
 
-	"github.com/nesim/nesim/attest"
 	"github.com/nesim/nesim/attest/kms"
 )
 
@@ -280,9 +279,10 @@ func TestKeyFilesThatAreNotAsTheyWereAreRefused(t *testing.T) {
 	refused("chmod 600")
 	require.NoError(t, os.Chmod(file(first), 0o600))
 
-	w.config.Owner = attest.Fingerprint{1}
+	w.config.Owner = []byte("another")
 	refused("another root")
-	w.config.Owner = attest.FingerprintOf(w.authority.Root())
+	w.config.Owner, err = w.authority.Derive("kms")
+	require.NoError(t, err)
 	secret := filepath.Join(w.config.Dir, "secret")
 	require.NoError(t, os.Rename(secret, secret+".away"))
 	refused("put it back")

@@ -19,7 +19,7 @@ import (
 // Config describes a service. Zero values of the last three take their defaults.
 type Config struct {
 	Dir     string               // of the keys
-	Owner   attest.Fingerprint   // the user's own root, which seals them
+	Owner   []byte               // a secret of the user's own root, which seals them: (*pki.Authority).Derive
 	Roots   []attest.Fingerprint // trusted for attestation documents
 	Region  string               // us-east-1
 	RoleARN string               // of the parent's role; it tells the account: nsm.DefaultRoleARN

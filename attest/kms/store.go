@@ -13,11 +13,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nesim/nesim/attest"
 )
 
 // Names of the files in a store's folder, and what is read of one at most, in bytes.
@@ -40,7 +39,7 @@ type store struct {
 }
 
 // openStore opens a folder, which it makes if need be, for the owner of a root of attestation.
-func openStore(dir string, owner attest.Fingerprint) (*store, error) {
+func openStore(dir string, owner []byte) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -56,7 +55,7 @@ func openStore(dir string, owner attest.Fingerprint) (*store, error) {
 	return s, nil
 }
 
-func (s *store) open(owner attest.Fingerprint) error {
+func (s *store) open(owner []byte) error {
 	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("%s is in use by another nesim kms serve", s.dir)
@@ -71,7 +70,7 @@ func (s *store) open(owner attest.Fingerprint) error {
 	if err != nil {
 		return err
 	}
-	sealing, err := hkdf.Key(sha256.New, secret, owner[:], "nesim kms: keys on disk", 32)
+	sealing, err := hkdf.Key(sha256.New, slices.Concat(owner, secret), nil, "nesim kms: keys on disk", 32)
 	if err != nil {
 		return fmt.Errorf("derive the sealing key: %w", err)
 	}

@@ -4,7 +4,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -59,6 +61,16 @@ func NewAuthority(now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	return &Authority{root}, nil
+}
+
+// Derive returns a secret of 32 bytes for a purpose, which only who has the authority's private key can know: HKDF
+// (RFC 5869) with SHA-256 of that key.
+func (a *Authority) Derive(purpose string) ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		return nil, fmt.Errorf("derive a secret from the root's key: %w", err)
+	}
+	return hkdf.Key(sha256.New, key, nil, "nesim "+purpose, sha256.Size)
 }
 
 // Root returns the root certificate.

@@ -111,8 +111,10 @@ func (f *kmsFlags) read() error {
 	if err != nil {
 		return err
 	}
-	f.config.Owner = attest.FingerprintOf(own.Root())
-	f.config.Roots = []attest.Fingerprint{f.config.Owner}
+	if f.config.Owner, err = own.Derive("kms"); err != nil {
+		return err
+	}
+	f.config.Roots = []attest.Fingerprint{attest.FingerprintOf(own.Root())}
 	if len(f.roots) > 0 {
 		if f.config.Roots, err = trusted(f.roots); err != nil {
 			return err
@@ -199,7 +201,7 @@ func listenOnParent(ctx context.Context, c *daemon.Client, port uint32) net.List
 }
 
 func (l *parentListener) Accept() (net.Conn, error) {
-	stream, err := l.client.AcceptVsock(l.ctx, l.port)
+	stream, err := l.client.AcceptKept(l.ctx, l.port)
 	switch {
 	case l.ctx.Err() != nil:
 		if err == nil {

@@ -27,7 +27,7 @@ const (
 	pathWait      = "/enclaves/{id}/wait"
 	pathConsole   = "/enclaves/{id}/console"
 	pathVsockDial = "/vsock/dial"   // ?cid=&port=[&wait]
-	pathListen    = "/vsock/listen" // ?port=
+	pathListen    = "/vsock/listen" // ?port=[&keep]
 )
 
 // About tells of a running daemon.

@@ -143,6 +143,11 @@ func (c *Client) AcceptVsock(ctx context.Context, port uint32) (Stream, error) {
 	return c.open(ctx, pathListen, url.Values{"port": {strconv.FormatUint(uint64(port), 10)}})
 }
 
+// AcceptKept is AcceptVsock for somebody who calls it again and again: the port stays open for a while in between.
+func (c *Client) AcceptKept(ctx context.Context, port uint32) (Stream, error) {
+	return c.open(ctx, pathListen, url.Values{"port": {strconv.FormatUint(uint64(port), 10)}, "keep": {""}})
+}
+
 func withID(path, id string) string {
 	return strings.Replace(path, "{id}", url.PathEscape(id), 1)
 }

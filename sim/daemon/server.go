@@ -238,7 +238,11 @@ func (s *server) listen(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	conn, err := s.inst.AcceptVsock(r.Context(), port)
+	accept := s.inst.AcceptVsock
+	if r.URL.Query().Has("keep") {
+		accept = s.inst.AcceptKept
+	}
+	conn, err := accept(r.Context(), port)
 	if err != nil {
 		return err
 	}

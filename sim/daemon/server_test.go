@@ -217,3 +217,25 @@ func TestShutdownEndsWhatIsUnderWay(t *testing.T) {
 		s.Close()
 	}
 }
+
+func TestAKeptPortRefusesNobodyInBetween(t *testing.T) {
+	c, _ := serving(t, folder(t))
+	const times = 50
+	go func() {
+		for range times {
+			conn, err := c.AcceptKept(t.Context(), 5000)
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	first, err := c.DialVsock(t.Context(), 3, 5000, true) // once somebody listens
+	require.NoError(t, err)
+	first.Close()
+	for range times - 1 {
+		conn, err := c.DialVsock(t.Context(), 3, 5000, false)
+		require.NoError(t, err)
+		conn.Close()
+	}
+}

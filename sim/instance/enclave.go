@@ -59,7 +59,7 @@ func (i *Instance) create(spec *RunSpec) (*enclave, error) {
 	defer i.mu.Unlock()
 	if i.closed {
 		_ = process.Exit()
-		return nil, errors.New("the daemon is ending")
+		return nil, errEnding
 	}
 	if i.parentVM {
 		_ = process.Exit()

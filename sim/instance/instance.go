@@ -95,6 +95,8 @@ type Instance struct {
 	enclaves []*enclave // those that run or are about to, in the order of their making
 	ended    []*enclave // the newest of those that have ended
 	undo     []func()   // what Close calls, last first
+	kept     map[uint32]*keptPort
+	ports    sync.WaitGroup // one a kept port
 }
 
 // Start starts an instance. ctx bounds the start alone.
@@ -211,6 +213,7 @@ func (i *Instance) Close() error {
 		e.terminate()
 	}
 	i.watches.Wait()
+	i.dropPorts()
 	for len(i.undo) > 0 {
 		last := len(i.undo) - 1
 		i.undo[last]()
@@ -251,22 +254,3 @@ func (i *Instance) AwaitVsock(ctx context.Context, cid, port uint32) (vsock.Conn
 
 // dialPause is the time between two tries of AwaitVsock.
 const dialPause = 50 * time.Millisecond
-
-// AcceptVsock listens on a port of the parent for one connection.
-func (i *Instance) AcceptVsock(ctx context.Context, port uint32) (vsock.Conn, error) {
-	listener, err := i.net.Listen(vsock.Addr{ContextID: vsock.CIDParent, Port: port})
-	if err != nil {
-		return nil, err
-	}
-	defer listener.Close()
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
-	conn, err := listener.Accept()
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, err
-	}
-	return conn.(vsock.Conn), nil
-}

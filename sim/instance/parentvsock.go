@@ -26,7 +26,7 @@ func (i *Instance) AttachParent() (*ParentVsock, error) {
 	defer i.mu.Unlock()
 	switch {
 	case i.closed:
-		return nil, errors.New("the daemon is ending")
+		return nil, errEnding
 	case i.parentVM:
 		return nil, errors.New("a primary VM runs already: an instance has one")
 	case len(i.enclaves) > 0:

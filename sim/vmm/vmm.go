@@ -35,7 +35,7 @@ type Config struct {
 	NSM func(hypervisor.VMSpec) (nsmdev.Handler, error)
 	// Console returns what else a machine's console is written to, or nil. It must not block.
 	Console func(hypervisor.VMSpec) io.Writer
-	Log *slog.Logger
+	Log     *slog.Logger
 }
 
 // Switch is the part of a vsock switch that machines need.
