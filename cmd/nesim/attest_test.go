@@ -120,7 +120,7 @@ func TestInDebugModeTheImagesPCRsAreZero(t *testing.T) {
 
 func TestTheEnclavesLibraryIsServedByItsKernelsDriver(t *testing.T) {
 	u := newUser(t)
-	image := u.build(buildGuest(t, "nsmguest"))
+	image := u.build(buildGuest(t, "testdata/nsmguest"))
 	info := u.runImage(image)
 	text := u.waitConsole(info.ID, "nsm: done")
 	for _, line := range []string{
@@ -181,11 +181,12 @@ func (u *user) waitConsole(id, text string) (read string) {
 	return read
 }
 
-// buildGuest builds a program of testdata and returns a folder to pack.
-func buildGuest(t *testing.T, name string) (rootfs string) {
+// buildGuest builds a program for enclaves and returns a folder to pack.
+func buildGuest(t *testing.T, dir string) (rootfs string) {
 	t.Helper()
 	rootfs = t.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(rootfs, name), "./testdata/"+name)
+	name := filepath.Base(dir)
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(rootfs, name), "./"+dir)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -27,6 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nesim/nesim/sim/daemon"
+	"github.com/nesim/nesim/sim/instance"
 )
 
 // kmsServer is a nesim kms serve that runs.
@@ -162,6 +164,39 @@ func TestKeysAreServedOnTheParentsVsock(t *testing.T) {
 	_, err = c.ListKeys(t.Context(), &kms.ListKeysInput{})
 	require.NoError(t, err)
 	again.end()
+}
+
+// policy lets the parent's role decrypt with a key for enclaves of an instance, and the account do all.
+func policy(instancePCR string) string {
+	return `{"Version": "2012-10-17", "Statement": [
+		{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "kms:*", "Resource": "*"},
+		{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:role/nesim"}, "Action": "kms:Decrypt", "Resource": "*",
+		 "Condition": {"StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR4": "` + instancePCR + `"}}}]}`
+}
+
+func TestAnEnclaveDecryptsByItsAttestation(t *testing.T) {
+	u := newUser(t)
+	s := u.serveKMS(2, "--listen", "127.0.0.1:0", "--vsock-port", "8000")
+	c := s.client(s.endpoints[0], &http.Transport{})
+	key, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{Policy: aws.String(policy(extended(instance.InstanceID)))})
+	require.NoError(t, err)
+	sealed, err := c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: key.KeyMetadata.KeyId, Plaintext: []byte("open sesame")})
+	require.NoError(t, err)
+
+	rootfs := buildGuest(t, "../../attest/kms/testdata/kmsguest")
+	args := strings.Join([]string{"8000", "any", "any", base64.StdEncoding.EncodeToString(sealed.CiphertextBlob)}, "\n")
+	require.NoError(t, os.WriteFile(filepath.Join(rootfs, "kmsguest.args"), []byte(args), 0o644))
+	image := u.build(rootfs)
+	info := u.runImage(image)
+	require.Contains(t, u.waitConsole(info.ID, "kms: done"), "kms: secret open sesame")
+
+	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyMetadata.KeyId, Policy: aws.String(policy(extended("i-another")))})
+	require.NoError(t, err)
+	u.wait(info.Name)
+	info = u.runImage(image)
+	text := u.waitConsole(info.ID, "kms: done")
+	require.Contains(t, text, "kms: refused")
+	require.Contains(t, text, "AccessDeniedException")
 }
 
 func TestBadCommandLinesOfTheKMSAreRefused(t *testing.T) {
