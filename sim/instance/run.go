@@ -94,14 +94,14 @@ func checkImage(f *os.File, spec RunSpec) (*image, error) {
 	if arch := header.Arch(); arch != eif.ArchX86_64 {
 		return nil, errcode.New(errcode.EIFParsing, "the image is for %s: nesim runs images for x86_64", arch)
 	}
-	if err := inspect.CheckKernel(kernelOf(parsed), header.Arch()); err != nil {
-		return nil, errcode.Wrap(errcode.EIFParsing, err)
-	}
 	if err := checkMemory(spec.MemoryMiB, info.Size()); err != nil {
 		return nil, err
 	}
 	if err := checkSignature(parsed); err != nil {
 		return nil, errcode.Wrap(errcode.EIFSignatureChecker, err)
+	}
+	if err := inspect.CheckKernel(kernelOf(parsed), header.Arch()); err != nil {
+		return nil, errcode.Wrap(errcode.EIFParsing, err)
 	}
 	identity, _ := parsed.Identity() // an image runs with bad metadata too: nothing of it is measured
 	return &image{f, info.Size(), identity}, nil
