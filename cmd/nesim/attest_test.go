@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/qemu/setup"
 	"github.com/nesim/nesim/sim/instance"
 )
 
@@ -200,4 +201,20 @@ func (u *user) build(rootfs string) (image string) {
 	image = filepath.Join(u.dir, "guest.eif")
 	u.must("build-enclave", "--rootfs", rootfs, "--output-file", image)
 	return image
+}
+
+func TestAQEMUWithoutTheNSMsDeviceRunsEnclavesWithoutNSM(t *testing.T) {
+	program, err := setup.FindQEMU(t.Context())
+	require.NoError(t, err)
+	without := filepath.Join(t.TempDir(), "qemu")
+	script := "#!/bin/sh\ncase \"$*\" in\n*help*) " + program.Path + " \"$@\" | grep -v " + setup.NSMDevice + " ;;\n*) exec " + program.Path + " \"$@\" ;;\nesac\n"
+	require.NoError(t, os.WriteFile(without, []byte(script), 0o755))
+	t.Setenv("NESIM_QEMU", without)
+	u := newUser(t)
+	why := u.refused("run-enclave", "--eif-path", u.hello(), "--cpu-count", "2", "--memory", "256")
+	require.Contains(t, why, setup.NSMDevice)
+	require.Contains(t, why, setup.MinVersion.String())
+	require.Contains(t, why, "--no-nsm")
+	require.Empty(t, u.enclaves())
+	u.runHello("--no-nsm")
 }
