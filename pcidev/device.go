@@ -244,8 +244,8 @@ func (d *Device) notify() {
 	if !on { // off: there are no slots
 		return
 	}
-	d.irqs.Trigger(NEVecEvent)
 	if observer != nil {
 		observer.EventRaised(count)
 	}
+	d.irqs.Trigger(NEVecEvent)
 }

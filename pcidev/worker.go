@@ -75,9 +75,13 @@ func (d *Device) resetSession() {
 	}
 }
 
-// perform runs one command, d.busy being set for it, and answers it.
+// perform runs one command, d.busy being set for it, and answers it. The observer comes first, so that it hears of
+// commands in their order: the driver sends the next one as soon as it has the answer.
 func (d *Device) perform(c command) {
 	req, re := d.execute(&c)
+	if d.observer != nil {
+		d.observer.CommandDone(c.cmd, req, re)
+	}
 	d.mu.Lock()
 	if !d.stale {
 		d.answer(&re)
@@ -87,9 +91,6 @@ func (d *Device) perform(c command) {
 		d.work.Signal()
 	}
 	d.mu.Unlock()
-	if d.observer != nil {
-		d.observer.CommandDone(c.cmd, req, re)
-	}
 }
 
 // execute has the Session do a command. A refused command's reply says nothing

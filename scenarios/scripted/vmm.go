@@ -7,7 +7,9 @@ package scripted
 import (
 	"context"
 	"io"
+	"net"
 	"sync"
+	"time"
 
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/vsock"
@@ -15,6 +17,7 @@ import (
 
 // Net is the vsock switch as an enclave needs it.
 type Net interface {
+	Listen(addr vsock.Addr) (net.Listener, error)
 	Attach(cid uint32, e vsock.Endpoint) error
 	Detach(cid uint32)
 	Connect(ctx context.Context, c vsock.Conn) error
@@ -42,22 +45,10 @@ func New(cfg Config) *VMM { return &VMM{cfg: cfg, guests: make(map[uint32]*guest
 
 // Start implements hypervisor.VMM.
 func (v *VMM) Start(_ context.Context, spec hypervisor.VMSpec) (hypervisor.VM, error) {
-	g := &guest{vmm: v, spec: spec, console: io.Discard, ending: make(chan hypervisor.Exit, 1), done: make(chan struct{})}
+	g := &guest{vmm: v, spec: spec, ending: make(chan hypervisor.Exit, 1), done: make(chan struct{})}
+	g.latency = latency + time.Duration(spec.CID%100_000)
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	if v.cfg.Behaviour != nil {
-		g.does = v.cfg.Behaviour(spec)
-	}
-	if v.cfg.Console != nil {
-		g.console = v.cfg.Console(spec)
-	}
-	if v.cfg.NSM != nil {
-		var err error
-		if g.nsm, err = v.cfg.NSM(spec); err != nil {
-			g.cancel()
-			return nil, err
-		}
-	}
-	if err := v.cfg.Net.Attach(spec.CID, g); err != nil {
+	if err := v.connect(g); err != nil {
 		g.cancel()
 		return nil, err
 	}
@@ -68,10 +59,33 @@ func (v *VMM) Start(_ context.Context, spec hypervisor.VMSpec) (hypervisor.VM, e
 	return g, nil
 }
 
+// connect gives a guest what it is made with.
+func (v *VMM) connect(g *guest) (err error) {
+	if v.cfg.Behaviour != nil {
+		g.does = v.cfg.Behaviour(g.spec)
+	}
+	g.console.also = io.Discard
+	if v.cfg.Console != nil {
+		g.console.also = v.cfg.Console(g.spec)
+	}
+	if v.cfg.NSM != nil {
+		if g.nsm, err = v.cfg.NSM(g.spec); err != nil {
+			return err
+		}
+	}
+	if err := g.console.open(v.cfg.Net, g.spec.CID, g.spec.Debug); err != nil {
+		return err
+	}
+	if err = v.cfg.Net.Attach(g.spec.CID, g); err != nil {
+		g.console.close()
+	}
+	return err
+}
+
 // Kill ends an enclave as SIGKILL to its VMM would.
 func (v *VMM) Kill(cid uint32) {
 	if g := v.find(cid); g != nil {
-		g.end(hypervisor.Exit{Reason: hypervisor.ExitKilled, Detail: "SIGKILL (killed)"})
+		g.end(killed)
 	}
 }
 

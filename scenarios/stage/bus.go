@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -12,12 +13,19 @@ import (
 	"github.com/nesim/nesim/sim/nedriver"
 )
 
+// bus is a driver's bus that can be taken from it: as when the daemon that serves the device ends.
+type bus interface {
+	nedriver.Bus
+	cut()
+}
+
 // localBus has a device in this process: nothing on it blocks in the kernel, so that time can be virtual.
 type localBus struct {
 	vfiouser.Device // the device, with its faults
 	device          *pcidev.Device
 	dma             *vfiouser.DMA
 	vectors         *vectors
+	close           sync.Once
 }
 
 // newLocalBus attaches a device to the hypervisor.
@@ -31,10 +39,39 @@ func newLocalBus(f *faultyDevice, hv pcidev.Hypervisor) (*localBus, error) {
 	return b, nil
 }
 
-func (b *localBus) Close() error {
-	err := b.device.Close()
-	b.dma.UnmapAll()
+func (b *localBus) Close() (err error) {
+	b.close.Do(func() {
+		close(b.vectors.gone)
+		err = b.device.Close()
+		b.dma.UnmapAll()
+	})
 	return err
+}
+
+func (b *localBus) cut() { _ = b.Close() }
+
+// there tells whether the device is, as an error.
+func (b *localBus) there() error {
+	select {
+	case <-b.vectors.gone:
+		return vfiouser.ErrClosed
+	default:
+		return nil
+	}
+}
+
+func (b *localBus) RegionRead(region uint32, off uint64, p []byte) error {
+	if err := b.there(); err != nil {
+		return err
+	}
+	return b.Device.RegionRead(region, off, p)
+}
+
+func (b *localBus) RegionWrite(region uint32, off uint64, p []byte) error {
+	if err := b.there(); err != nil {
+		return err
+	}
+	return b.Device.RegionWrite(region, off, p)
 }
 
 func (b *localBus) RegionInfo(index uint32) (vfiouser.Region, error) { return b.Regions()[index], nil }
@@ -54,12 +91,15 @@ func (b *localBus) Post(region uint32, writes ...vfiouser.Write) error {
 
 func (b *localBus) Arm(n int) (interrupts []nedriver.Interrupt, err error) {
 	for i := range n {
-		interrupts = append(interrupts, b.vectors[i])
+		interrupts = append(interrupts, &vector{b.vectors.raised[i], b.vectors.gone})
 	}
 	return interrupts, nil
 }
 
 func (b *localBus) DMAMap(addr, size uint64, fd int, off uint64, flags uint32) error {
+	if err := b.there(); err != nil {
+		return err
+	}
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -67,24 +107,30 @@ func (b *localBus) DMAMap(addr, size uint64, fd int, off uint64, flags uint32) e
 	return b.dma.Map(addr, size, off, flags, own)
 }
 
-func (b *localBus) DMAUnmap(addr, size uint64) error { return b.dma.Unmap(addr, size) }
+func (b *localBus) DMAUnmap(addr, size uint64) error {
+	if err := b.there(); err != nil {
+		return err
+	}
+	return b.dma.Unmap(addr, size)
+}
 
 // vectors are MSI-X vectors that are channels. As an eventfd they count no more than that there was something.
-type vectors [pcidev.NumVectors]vector
-
-type vector chan struct{}
+type vectors struct {
+	raised [pcidev.NumVectors]chan struct{}
+	gone   chan struct{} // closed when the device is
+}
 
 func newVectors() *vectors {
-	v := new(vectors)
-	for i := range v {
-		v[i] = make(vector, 1)
+	v := &vectors{gone: make(chan struct{})}
+	for i := range v.raised {
+		v.raised[i] = make(chan struct{}, 1)
 	}
 	return v
 }
 
 func (v *vectors) Trigger(n int) {
 	select {
-	case v[n] <- struct{}{}:
+	case v.raised[n] <- struct{}{}:
 	default:
 	}
 }
@@ -92,21 +138,32 @@ func (v *vectors) Trigger(n int) {
 func (v *vectors) Pending(n int) bool { return false } // never masked
 func (v *vectors) ClearPending()      {}
 
-func (v vector) Wait(ctx context.Context) error {
+// vector is one of them, as its driver sees it.
+type vector struct{ raised, gone <-chan struct{} }
+
+func (v *vector) Wait(ctx context.Context) error {
 	select {
-	case <-v:
+	case <-v.raised: // first, though the others may be too
 		return nil
+	default:
+	}
+	select {
+	case <-v.raised:
+		return nil
+	case <-v.gone:
+		return vfiouser.ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (v vector) Close() error { return nil }
+func (v *vector) Close() error { return nil }
 
 // socketBus has a device behind a real vfio-user connection, as every driver outside has it.
 type socketBus struct {
 	nedriver.Bus
 	served chan error
+	stop   context.CancelFunc // ends the device's side
 }
 
 func newSocketBus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (*socketBus, error) {
@@ -115,19 +172,31 @@ func newSocketBus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (*
 		return nil, err
 	}
 	b := &socketBus{served: make(chan error, 1)}
-	go func() { b.served <- serve(far, f, hv) }()
+	serving, stop := context.WithCancel(context.Background())
+	b.stop = stop
+	go func() { b.served <- serve(serving, far, f, hv) }()
 	client, err := vfiouser.NewClient(ctx, near)
 	if err != nil {
+		stop()
 		return nil, errors.Join(err, <-b.served)
 	}
 	b.Bus = nedriver.VFIOBus(client)
 	return b, nil
 }
 
-func (b *socketBus) Close() error { return errors.Join(b.Bus.Close(), <-b.served) }
+func (b *socketBus) Close() error {
+	defer b.stop()
+	return errors.Join(b.Bus.Close(), <-b.served)
+}
 
-// serve serves one device until its client has gone.
-func serve(conn *net.UnixConn, f *faultyDevice, hv pcidev.Hypervisor) error {
+func (b *socketBus) cut() {
+	b.stop()
+	err := <-b.served
+	b.served <- err // for Close
+}
+
+// serve serves one device until its client has gone, or ctx is done.
+func serve(ctx context.Context, conn *net.UnixConn, f *faultyDevice, hv pcidev.Hypervisor) error {
 	dma, irqs := new(vfiouser.DMA), vfiouser.NewIRQs(pcidev.NumVectors)
 	defer dma.UnmapAll()
 	device, err := pcidev.NewDevice(f.hypervisor(hv), dma, f.interrupts(irqs))
@@ -136,7 +205,7 @@ func serve(conn *net.UnixConn, f *faultyDevice, hv pcidev.Hypervisor) error {
 		return err
 	}
 	server := vfiouser.Server{Device: f.device(device), DMA: dma, IRQs: irqs}
-	return errors.Join(server.Serve(context.Background(), conn), device.Close())
+	return errors.Join(server.Serve(ctx, conn), device.Close())
 }
 
 func socketpair() (near, far *net.UnixConn, err error) {

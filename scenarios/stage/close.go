@@ -8,12 +8,13 @@ import (
 
 // resources is what the parent has, which must be the same in the end.
 type resources struct {
-	cpus  []int
-	pages []uint64
+	cpus   []int
+	pages  []uint64
+	memory uint64 // bytes in use
 }
 
 func (s *Stage) resources() (r resources) {
-	r.cpus = s.Host.OnlineCPUs()
+	r.cpus, r.memory = s.Host.OnlineCPUs(), s.Host.MemoryInUse()
 	for _, pool := range s.cfg.HugePages {
 		r.pages = append(r.pages, s.Host.FreeHugePages(pool.Node, pool.PageSize))
 	}
@@ -23,6 +24,10 @@ func (s *Stage) resources() (r resources) {
 // Close ends everything on the stage. The error names what was left over: slots, CPUs, memory, processes.
 func (s *Stage) Close() error {
 	close(s.gone)
+	s.begin.Do(func() {}) // no more turns
+	if s.turns.ended != nil {
+		<-s.turns.ended
+	}
 	var errs []error
 	if s.Driver != nil {
 		errs = append(errs, s.Driver.Close())
@@ -34,12 +39,9 @@ func (s *Stage) Close() error {
 		f.close()
 	}
 	if s.Hypervisor != nil {
-		if left := s.Hypervisor.Slots(); len(left) > 0 {
-			errs = append(errs, fmt.Errorf("%d slots are left over, the first %#x", len(left), left[0].SlotUID))
-		}
-		errs = append(errs, s.Hypervisor.Close())
+		errs = append(errs, s.Leftovers(), s.Hypervisor.Close())
 	}
-	if s.Host != nil {
+	if s.Host != nil && s.Heartbeats != nil {
 		errs = append(errs, s.leftovers())
 	}
 	if s.engine != nil {
@@ -52,11 +54,24 @@ func (s *Stage) Close() error {
 	return errors.Join(errs...)
 }
 
+// Leftovers tells of slots that are still there, once all processes have exited.
+func (s *Stage) Leftovers() error {
+	left := s.Hypervisor.Slots()
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d slots are left over, the first that of %s", len(left), s.nameOf(left[0].SlotUID))
+}
+
 // leftovers compares what the parent has with what it had.
 func (s *Stage) leftovers() error {
 	now := s.resources()
 	if !slices.Equal(now.cpus, s.before.cpus) {
 		return fmt.Errorf("the parent has CPUs %v, not %v as before", now.cpus, s.before.cpus)
+	}
+	if now.memory != s.before.memory {
+		return fmt.Errorf("%d MiB of the parent's memory are still in use: processes or enclaves have not given them back",
+			(now.memory-s.before.memory)>>20)
 	}
 	for i, pool := range s.cfg.HugePages {
 		if now.pages[i] != s.before.pages[i] {
@@ -65,27 +80,4 @@ func (s *Stage) leftovers() error {
 		}
 	}
 	return nil
-}
-
-// swallow keeps a guest's connection open and never answers on it, until the guest or the stage ends.
-func (s *Stage) swallow(c *faultyConn) {
-	s.held.Go(func() {
-		defer c.Conn.Close()
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			buf := make([]byte, 1)
-			for {
-				if _, err := c.Conn.Read(buf); err != nil {
-					return
-				}
-			}
-		}()
-		select {
-		case <-ended:
-		case <-s.gone:
-			c.Conn.Close()
-			<-ended
-		}
-	})
 }

@@ -24,8 +24,13 @@ type faultyDevice struct {
 	command pcidev.Command
 	struck  []fault.Fault // for its reply
 	garbage bool          // the reply that is read next is
-	later   []*time.Timer
+	later   map[*time.Timer]struct{}
+	closed  bool
 }
+
+// commandTime is how long a command takes on the scripted engine, at least. Were it nothing, two who send commands could
+// do so at the same instant, in either order.
+const commandTime = 20 * time.Microsecond
 
 // hypervisor, device and interrupts wrap the three sides of one device.
 func (f *faultyDevice) hypervisor(hv pcidev.Hypervisor) pcidev.Hypervisor {
@@ -42,7 +47,8 @@ func (f *faultyDevice) interrupts(i pcidev.Interrupts) pcidev.Interrupts {
 func (f *faultyDevice) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, t := range f.later {
+	f.closed = true
+	for t := range f.later {
 		t.Stop()
 	}
 }
@@ -51,7 +57,20 @@ func (f *faultyDevice) close() {
 func (f *faultyDevice) after(d time.Duration, do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.later = append(f.later, time.AfterFunc(d, do))
+	if f.closed {
+		return
+	}
+	if f.later == nil {
+		f.later = make(map[*time.Timer]struct{})
+	}
+	var t *time.Timer
+	t = time.AfterFunc(d, func() {
+		do()
+		f.mu.Lock()
+		delete(f.later, t)
+		f.mu.Unlock()
+	})
+	f.later[t] = struct{}{}
 }
 
 // reply takes what was decided for the reply to the command under way.
@@ -105,6 +124,9 @@ func (i *faultyInterrupts) Trigger(vector int) {
 		struck, name = i.stage.strike(fault.Occasion{At: fault.Event}), "event"
 	}
 	times, delay := 1, time.Duration(0)
+	if vector == pcidev.NEVecReply && i.stage.cfg.Engine == Scripted {
+		delay = commandTime
+	}
 	for _, f := range struck {
 		switch f.Do {
 		case fault.Lose:

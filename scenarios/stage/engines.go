@@ -19,7 +19,6 @@ import (
 	"github.com/nesim/nesim/qemu/setup"
 	"github.com/nesim/nesim/scenarios/scripted"
 	"github.com/nesim/nesim/sim/hypervisor"
-	"github.com/nesim/nesim/sim/nedriver"
 	"github.com/nesim/nesim/sim/vmm"
 )
 
@@ -37,7 +36,7 @@ func (s *Stage) newScripted() engine {
 	})}
 }
 
-func (scriptedEngine) bus(_ context.Context, f *faultyDevice, hv pcidev.Hypervisor) (nedriver.Bus, error) {
+func (scriptedEngine) bus(_ context.Context, f *faultyDevice, hv pcidev.Hypervisor) (bus, error) {
 	return newLocalBus(f, hv)
 }
 
@@ -85,7 +84,7 @@ func (s *Stage) newQEMU(ctx context.Context) (engine, error) {
 	return &qemuEngine{machines, dir}, nil
 }
 
-func (*qemuEngine) bus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (nedriver.Bus, error) {
+func (*qemuEngine) bus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (bus, error) {
 	return newSocketBus(ctx, f, hv)
 }
 

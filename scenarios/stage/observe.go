@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/nesim/nesim/pcidev"
@@ -25,8 +26,10 @@ func (s *Stage) observe(e hypervisor.Event) {
 	case hypervisor.EnclaveStarting:
 		a.cid, a.exit = e.CID, nil
 	case hypervisor.EnclaveExited:
-		exit := e.Exit
-		a.exit = &exit
+		if e.Exit.Code == nil {
+			e.Exit.Code = exitCode(a.console)
+		}
+		a.exit = &e.Exit
 		s.change()
 	}
 	lane := a.name
@@ -44,6 +47,21 @@ func (s *Stage) observe(e hypervisor.Event) {
 		lane = "device"
 	}
 	s.note(lane, trace.State, text)
+}
+
+// exitCode finds what init says of its workload's exit, if anything.
+func exitCode(console []byte) *int {
+	const told = "init: workload exited with code "
+	i := bytes.LastIndex(console, []byte(told))
+	if i < 0 {
+		return nil
+	}
+	number, _, _ := bytes.Cut(console[i+len(told):], []byte{';'})
+	code, err := strconv.Atoi(string(number))
+	if err != nil {
+		return nil
+	}
+	return &code
 }
 
 // describe tells of a command in one line.

@@ -78,7 +78,9 @@ type Stage struct {
 
 	cfg     Config
 	began   time.Time
+	random  *rand.Rand // of slot uids
 	engine  engine
+	bus     bus
 	devices []*faultyDevice
 	raw     *rawDevice
 	root    *pki.Authority
@@ -86,6 +88,9 @@ type Stage struct {
 	before  resources
 	held    sync.WaitGroup // connections that a fault swallowed
 	gone    chan struct{}  // closed when the stage ends
+	begin   sync.Once      // of turns
+	turns   turns
+	alone   chan struct{} // full while a branch is in a call of the driver
 
 	mu      sync.Mutex
 	step    int
@@ -108,7 +113,7 @@ type actor struct {
 type engine interface {
 	hypervisor.VMM
 	// bus attaches a device for a driver.
-	bus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (nedriver.Bus, error)
+	bus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (bus, error)
 	kill(cid uint32, signal os.Signal) error
 	close() error
 }
@@ -116,7 +121,7 @@ type engine interface {
 // New sets a stage.
 func New(ctx context.Context, cfg Config) (*Stage, error) {
 	cfg.setDefaults()
-	s := &Stage{cfg: cfg, began: time.Now(), actors: make(map[uint64]*actor), changed: make(chan struct{}), gone: make(chan struct{})}
+	s := &Stage{cfg: cfg, began: time.Now(), actors: make(map[uint64]*actor), changed: make(chan struct{}), gone: make(chan struct{}), alone: make(chan struct{}, 1)}
 	cfg.Trace.Begin()
 	if err := s.set(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -142,28 +147,52 @@ func (s *Stage) set(ctx context.Context) (err error) {
 	default:
 		return fmt.Errorf("no engine %q: choose scripted or qemu", s.cfg.Engine)
 	}
-	s.Hypervisor = hypervisor.New(hypervisor.Config{
-		VMM: &faultyVMM{s.engine, s}, Slots: s.cfg.Slots, VCPUs: uint32(s.cfg.Topology.CPUs), Observe: s.observe,
-		Rand: seeded{rand.New(rand.NewPCG(s.cfg.Seed, 1))},
-	})
 	if s.Host, err = nedriver.NewHost(nedriver.HostConfig{Topology: s.cfg.Topology, HugePages: s.cfg.HugePages}); err != nil {
 		return err
 	}
 	s.before = s.resources()
-	bus, err := s.engine.bus(ctx, s.newDevice(), s.Hypervisor)
-	if err != nil {
-		return err
-	}
-	if s.Driver, err = nedriver.Attach(s.Host, bus); err != nil {
-		return err
-	}
-	if s.cfg.CPUPool != "none" {
-		if err := s.Driver.SetCPUs(s.cfg.CPUPool); err != nil {
-			return fmt.Errorf("set the CPU pool %s: %w", s.cfg.CPUPool, err)
-		}
-	}
 	s.Heartbeats = parent.New(s.Net)
+	s.random = rand.New(rand.NewPCG(s.cfg.Seed, 1))
+	return s.serve(ctx)
+}
+
+// serve begins to serve the device, and loads the driver.
+func (s *Stage) serve(ctx context.Context) (err error) {
+	s.Hypervisor = hypervisor.New(hypervisor.Config{
+		VMM: &faultyVMM{s.engine, s}, Slots: s.cfg.Slots, VCPUs: uint32(s.cfg.Topology.CPUs), Observe: s.observe,
+		Rand: seeded{s.random},
+	})
+	if s.bus, err = s.engine.bus(ctx, s.newDevice(), s.Hypervisor); err != nil {
+		return err
+	}
+	if s.Driver, err = nedriver.Attach(s.Host, s.bus); err != nil {
+		return err
+	}
+	if s.cfg.CPUPool == "none" {
+		return nil
+	}
+	if err := s.Driver.SetCPUs(s.cfg.CPUPool); err != nil {
+		return fmt.Errorf("set the CPU pool %s: %w", s.cfg.CPUPool, err)
+	}
 	return nil
+}
+
+// Restart is the end of the daemon that plays the hypervisor, and its next start: enclaves end, the driver finds its
+// device gone and hangs up, and Driver and Hypervisor are new ones. Nobody may use them meanwhile.
+func (s *Stage) Restart(ctx context.Context) error {
+	s.note("device", trace.Note, "the daemon ends, and with it the device")
+	s.bus.cut()
+	err := s.Driver.Close()
+	if errors.Is(err, nedriver.ErrDeviceGone) {
+		err = nil
+	}
+	if s.raw != nil {
+		err = errors.Join(err, s.raw.bus.Close())
+		s.raw = nil
+	}
+	err = errors.Join(err, s.Hypervisor.Close())
+	s.note("device", trace.Note, "the daemon starts again")
+	return errors.Join(err, s.serve(ctx))
 }
 
 func (s *Stage) newDevice() *faultyDevice {

@@ -23,7 +23,7 @@ type Driver struct {
 	stop   context.CancelFunc // ends the event goroutine
 	events sync.WaitGroup
 
-	listMu   sync.Mutex
+	listMu   lock
 	enclaves []*enclave // those with a slot
 	gone     error      // why no enclave can be made any more: the device has gone, or the driver is closed
 }
@@ -48,7 +48,7 @@ func Attach(host *Host, bus Bus) (*Driver, error) {
 
 func newDriver(host *Host, dev pciDevice) *Driver {
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Driver{host: host, dev: dev, cpus: newCPUPool(host), dma: newDMATable(dev), stop: stop}
+	d := &Driver{host: host, dev: dev, cpus: newCPUPool(host), dma: newDMATable(dev), stop: stop, listMu: newLock()}
 	d.events.Go(func() { d.handleEvents(ctx) })
 	return d
 }
@@ -146,6 +146,7 @@ func (d *Driver) createVM(p *Process) (*enclave, error) {
 		cpus:          cpus,
 		state:         pcidev.StateInit,
 		done:          make(chan struct{}),
+		infoMu:        newLock(),
 	}
 	d.enclaves = append(d.enclaves, e)
 	return e, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ type enclave struct {
 	slotUID       uint64
 	maxMemRegions uint64
 
-	infoMu       sync.Mutex
+	infoMu       lock
 	state        uint16 // pcidev.StateInit, StateRunning, StateStopped, or what else the device says
 	cpus         *enclaveCPUs
 	regions      []*memRegion
@@ -83,7 +84,7 @@ func (e *Enclave) open() error {
 	if e.process.exited {
 		return fmt.Errorf("the process has ended: %w", unix.ESRCH)
 	}
-	e.process.files[e] = struct{}{}
+	e.process.files = append(e.process.files, e)
 	e.pollMu.Lock()
 	defer e.pollMu.Unlock()
 	e.files++
@@ -366,7 +367,7 @@ func (e *Enclave) Close() error {
 		return os.ErrClosed
 	}
 	e.process.mu.Lock()
-	delete(e.process.files, e)
+	e.process.files = slices.DeleteFunc(e.process.files, func(other *Enclave) bool { return other == e })
 	e.process.mu.Unlock()
 	return e.drop()
 }

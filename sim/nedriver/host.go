@@ -44,6 +44,7 @@ type Host struct {
 	limited  bool
 	free     map[hugePool]uint64 // pages left by pool, when limited
 	nextPhys uint64              // physical addresses are given once and never again
+	inUse    uint64              // bytes of memory that are mapped or an enclave's
 }
 
 type hugePool struct {
@@ -96,9 +97,16 @@ func (h *Host) FreeHugePages(node int, pageSize uint64) uint64 {
 	return h.free[hugePool{node, pageSize}]
 }
 
+// MemoryInUse returns how much memory processes have mapped and enclaves hold, in bytes.
+func (h *Host) MemoryInUse() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inUse
+}
+
 // NewProcess starts a process with nothing mapped and no file open.
 func (h *Host) NewProcess() *Process {
-	return &Process{host: h, next: userStart, files: make(map[*Enclave]struct{})}
+	return &Process{host: h, next: userStart}
 }
 
 func isHugePage(size uint64) bool {
@@ -164,6 +172,7 @@ func (h *Host) reserve(m *memory, run uint64) error {
 		phys += run + m.pageSize
 	}
 	h.nextPhys = phys - m.pageSize
+	h.inUse += m.size
 	return nil
 }
 
@@ -199,6 +208,7 @@ func (m *memory) put() {
 	if m.refs--; m.refs > 0 {
 		return
 	}
+	m.host.inUse -= m.size
 	if m.host.limited && isHugePage(m.pageSize) {
 		m.host.free[hugePool{m.node, m.pageSize}] += m.size / m.pageSize
 	}

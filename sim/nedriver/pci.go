@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,15 +54,15 @@ type pci struct {
 	vectors []Interrupt
 	timeout time.Duration
 
-	mu     sync.Mutex // one command at a time
-	sent   uint16     // what the reply counter is when the latest command has been answered
+	mu     lock   // one command at a time
+	sent   uint16 // what the reply counter is when the latest command has been answered
 	window [replyWindow]byte
 }
 
 // openPCI takes the device on a bus, which it owns: it finds it to be an NE device, arms its vectors, and switches it
 // off and on, so that it starts afresh.
 func openPCI(bus Bus) (*pci, error) {
-	p := &pci{bus: bus, timeout: replyTimeout}
+	p := &pci{bus: bus, timeout: replyTimeout, mu: newLock()}
 	err := p.probe()
 	if err == nil {
 		err = p.arm()

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +29,7 @@ type Process struct {
 	mu       sync.Mutex
 	next     uint64 // the next mapping's address
 	mappings []*Mapping
-	files    map[*Enclave]struct{}
+	files    []*Enclave // in the order of their opening
 	exited   bool
 }
 
@@ -105,11 +107,7 @@ func (p *Process) checkSpec(spec *MapSpec) error {
 func (p *Process) Exit() error {
 	p.mu.Lock()
 	p.exited = true
-	mappings := p.mappings
-	var files []*Enclave
-	for e := range p.files {
-		files = append(files, e)
-	}
+	mappings, files := p.mappings, slices.Clone(p.files)
 	p.mu.Unlock()
 	var errs []error
 	for _, m := range mappings {
@@ -214,6 +212,20 @@ func (m *Mapping) WriteAt(b []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("write of %d bytes at %d into memory of %d: %w", len(b), off, m.mem.size, io.ErrShortWrite)
 	}
 	return m.mem.file.WriteAt(b, off)
+}
+
+// Stored returns how many bytes of the memory are kept anywhere: 0 where all of it was given back to be zero.
+func (m *Mapping) Stored() (uint64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return 0, os.ErrClosed
+	}
+	info, err := m.mem.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return uint64(info.Sys().(*syscall.Stat_t).Blocks) * 512, nil
 }
 
 // Close unmaps the memory. Pages that an enclave has stay its own until it is closed.

@@ -13,6 +13,7 @@ import (
 type link struct {
 	Conn
 	s     *Switch
+	order uint64 // of the links' making
 	guest uint32 // resetting is due when this CID detaches
 	bound *Addr  // local address to give free at Close, if any
 	reset atomic.Bool
@@ -21,7 +22,8 @@ type link struct {
 
 // link remembers a connection. s.mu is held.
 func (s *Switch) link(c Conn, guest uint32, bound *Addr) *link {
-	l := &link{Conn: c, s: s, guest: guest, bound: bound}
+	s.linked++
+	l := &link{Conn: c, s: s, order: s.linked, guest: guest, bound: bound}
 	s.links[l] = struct{}{}
 	return l
 }

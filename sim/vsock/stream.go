@@ -58,8 +58,13 @@ func (c *Stream) Close() error {
 
 // Reset ends the connection for both sides: they can read what has arrived, then get ECONNRESET.
 func (c *Stream) Reset() error {
-	c.in.update(func(h *half) { h.reset = true })
-	c.out.update(func(h *half) { h.reset = true })
+	for _, h := range []*half{c.in, c.out} { // both before anybody is woken, who might close one that is not yet reset
+		h.mu.Lock()
+		h.reset = true
+		h.mu.Unlock()
+	}
+	c.in.update(func(*half) {})
+	c.out.update(func(*half) {})
 	return nil
 }
 

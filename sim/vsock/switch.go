@@ -17,9 +17,11 @@
 package vsock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/mdlayher/vsock"
@@ -81,6 +83,7 @@ type Switch struct {
 	listeners map[Addr]*listener
 	guests    map[uint32]*guest
 	links     map[*link]struct{}
+	linked    uint64 // links made
 }
 
 // guest is an attached endpoint.
@@ -167,7 +170,7 @@ func (s *Switch) Close() error {
 	return nil
 }
 
-// reset resets the connections that match.
+// reset resets the connections that match, the oldest first.
 func (s *Switch) reset(match func(*link) bool) {
 	s.mu.Lock()
 	var lost []*link
@@ -177,6 +180,7 @@ func (s *Switch) reset(match func(*link) bool) {
 		}
 	}
 	s.mu.Unlock()
+	slices.SortFunc(lost, func(a, b *link) int { return cmp.Compare(a.order, b.order) })
 	for _, l := range lost {
 		l.Reset()
 	}
