@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/eif"
-	"github.com/nesim/nesim/eif/inspect"
 	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/nedriver"
 	"github.com/nesim/nesim/sim/parent"
@@ -99,9 +98,6 @@ func checkImage(f *os.File, spec RunSpec) (*image, error) {
 	}
 	if err := checkSignature(parsed); err != nil {
 		return nil, errcode.Wrap(errcode.EIFSignatureChecker, err)
-	}
-	if err := inspect.CheckKernel(kernelOf(parsed), header.Arch()); err != nil {
-		return nil, errcode.Wrap(errcode.EIFParsing, err)
 	}
 	identity, _ := parsed.Identity() // an image runs with bad metadata too: nothing of it is measured
 	return &image{f, info.Size(), identity}, nil
@@ -260,8 +256,3 @@ func (e *enclave) await(ctx context.Context, heartbeat *parent.Expectation, info
 
 // baseName is the name that nitro-cli gives an enclave by its image's file.
 func baseName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".eif") }
-
-func kernelOf(image *eif.Image) inspect.Kernel {
-	kernel := image.Kernel()
-	return inspect.IdentifyKernel(kernel, kernel.Size())
-}

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/eif/inspect"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/nsmdev"
 	"github.com/nesim/nesim/sim/hypervisor"
@@ -169,6 +171,9 @@ func (m *vm) release() {
 func (m *vm) later(f func()) { m.undo = append(m.undo, f) }
 
 func (m *vm) start(ctx context.Context) error {
+	if err := checkKernel(m.spec.Kernel); err != nil {
+		return err
+	}
 	cfg := qemu.Config{
 		Name:        fmt.Sprintf("nesim-enclave-%d", m.spec.CID),
 		Binary:      m.vmm.cfg.Binary,
@@ -202,6 +207,15 @@ func (m *vm) start(ctx context.Context) error {
 	m.machine = machine
 	close(m.started)
 	return nil
+}
+
+// checkKernel tells why a kernel cannot be started, before QEMU would, in its own way, or would not.
+func checkKernel(kernel *os.File) error {
+	info, err := kernel.Stat()
+	if err != nil {
+		return err
+	}
+	return inspect.CheckKernel(inspect.IdentifyKernel(kernel, info.Size()), eif.ArchX86_64)
 }
 
 // consoles is what the machine's serial output goes to.

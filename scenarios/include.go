@@ -1,0 +1,54 @@
+package scenarios
+
+import (
+	"path"
+	"path/filepath"
+	"reflect"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxIncluded bounds files that include files.
+const maxIncluded = 8
+
+// include puts the steps of a file in the place of a step that includes it, and reports whether this is one.
+func (d *decoder) include(n *yaml.Node, steps reflect.Value) bool {
+	if n.Kind != yaml.MappingNode || len(n.Content) != 2 || n.Content[0].Value != "include" {
+		return false
+	}
+	name := n.Content[1]
+	switch {
+	case !filepath.IsLocal(name.Value):
+		d.fail(name, "%s leaves the file's folder", name.Value)
+		return true
+	case d.included == maxIncluded:
+		d.fail(name, "%s includes itself, or %d files one in the other", name.Value, maxIncluded)
+		return true
+	}
+	file := path.Join(path.Dir(filepath.ToSlash(d.file)), name.Value)
+	content, err := d.read(file)
+	if err != nil {
+		d.fail(name, "%v", err)
+		return true
+	}
+	d.errors = append(d.errors, d.includeFile(file, content, steps)...)
+	return true
+}
+
+func (d *decoder) includeFile(file string, content []byte, steps reflect.Value) []error {
+	if len(content) > maxFile {
+		return []error{&Error{file, 1, 1, "the file is too long"}}
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(content, &document); err != nil {
+		return []error{yamlError(file, err)}
+	}
+	if len(document.Content) == 0 {
+		return nil
+	}
+	part := &decoder{file: file, vars: d.vars, read: d.read, included: d.included + 1, depth: d.depth}
+	list := reflect.New(steps.Type()).Elem()
+	part.value(part.substitute(document.Content[0], 0), list, "")
+	steps.Set(reflect.AppendSlice(steps, list))
+	return part.errors
+}
