@@ -192,7 +192,7 @@ func TestAnEnclaveDecryptsByItsAttestation(t *testing.T) {
 
 	_, err = c.PutKeyPolicy(t.Context(), &kms.PutKeyPolicyInput{KeyId: key.KeyMetadata.KeyId, Policy: aws.String(policy(extended("i-another")))})
 	require.NoError(t, err)
-	u.wait(info.Name)
+	u.must("terminate-enclave", "--enclave-id", info.ID)
 	info = u.runImage(image)
 	text := u.waitConsole(info.ID, "kms: done")
 	require.Contains(t, text, "kms: refused")

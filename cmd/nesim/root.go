@@ -32,7 +32,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		runEnclave(), describeEnclaves(), console(), terminateEnclave(), waitEnclave(),
 		buildEnclave(), describeEIF(), eifCommand(), signEIF(), pcr(), explain(),
-		attestCommand(), kmsCommand(), parentCommand(), vsockCommand(), serve(), shutdown(), doctor(), man(),
+		attestCommand(), kmsCommand(), parentCommand(), vsockCommand(), scenario(), serve(), shutdown(), doctor(), man(),
 	)
 	return cmd
 }

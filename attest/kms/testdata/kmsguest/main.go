@@ -41,6 +41,7 @@ func main() {
 		fmt.Printf("kms: secret %s\n", secret)
 	}
 	fmt.Println("kms: done")
+	select {} // the console of an enclave that has ended cannot be read
 }
 
 func decrypt(args []string) ([]byte, error) {
