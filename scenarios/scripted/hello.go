@@ -86,8 +86,8 @@ func (g *guest) control(c vsock.Conn) {
 			return
 		}
 		if act != nil {
-			c.Close() // the answer is delivered before
-			if g.react() {
+			c.Close()                   // the answer is delivered before
+			if g.sleep(g.latency / 2) { // and what is asked next comes too late
 				act()
 			}
 			return

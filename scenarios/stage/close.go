@@ -33,7 +33,7 @@ func (s *Stage) Close() error {
 		errs = append(errs, s.Driver.Close())
 	}
 	if s.raw != nil {
-		errs = append(errs, s.raw.bus.Close())
+		errs = append(errs, s.raw.close())
 	}
 	for _, f := range s.devices {
 		f.close()

@@ -220,7 +220,7 @@ func (c *faultyConn) Reset() error {
 // report tells the connection's end, and what it has carried.
 func (c *faultyConn) report(end string) {
 	c.reported.Do(func() {
-		c.stage.note(c.name, trace.Vsock, fmt.Sprintf("%s %s: %d bytes from the enclave, %d to it", c.what, end, c.in.Load(), c.out.Load()))
+		c.stage.note(c.name, trace.Vsock, fmt.Sprintf("%s %s: %s from the enclave, %s to it", c.what, end, amount(c.in.Load()), amount(c.out.Load())))
 	})
 }
 
@@ -262,4 +262,12 @@ func (d *deadline) set(t time.Time) {
 	d.at = t
 	close(d.changed)
 	d.changed = make(chan struct{})
+}
+
+// amount tells how much has passed, in whole KiB where it is much: how long an attestation document is depends on chance.
+func amount(n int64) string {
+	if n < 1<<10 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("about %d KiB", n>>10)
 }

@@ -57,18 +57,18 @@ func (n *faultyNet) Attach(cid uint32, e vsock.Endpoint) error {
 	return n.Switch.Attach(cid, vsock.EndpointFunc(func(ctx context.Context, src vsock.Addr, port uint32) (vsock.Conn, error) {
 		s, name := n.stage, n.stage.nameOfCID(cid)
 		what := fmt.Sprintf("connection from CID %d to port %d", src.ContextID, port)
-		c := newConn(s, name, what, s.strike(fault.Occasion{At: fault.Vsock, Enclave: name, Port: port}))
-		if c.has(fault.Refuse) {
-			s.note(name, trace.Vsock, what+" is refused")
-			return nil, unix.ECONNRESET
-		}
 		conn, err := e.Dial(ctx, src, port)
 		if err != nil {
 			s.note(name, trace.Vsock, what+" fails: "+err.Error())
 			return nil, err
 		}
 		s.note(name, trace.Vsock, what)
+		c := newConn(s, name, what, s.strike(fault.Occasion{At: fault.Vsock, Enclave: name, Port: port}))
 		c.Conn = conn
+		if c.has(fault.Refuse) {
+			_ = c.Reset()
+			return nil, unix.ECONNRESET
+		}
 		return c, nil
 	}))
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/fault"
 	"github.com/nesim/nesim/scenarios/trace"
@@ -66,30 +68,68 @@ func exitCode(console []byte) *int {
 
 // describe tells of a command in one line.
 func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
-	var b strings.Builder
-	b.WriteString(c.String())
-	if req != nil {
-		if fields := fmt.Sprintf("%+v", req); fields != "{}" {
-			b.WriteString(" " + fields)
-		}
-	}
+	text := c.String() + arguments(req)
 	if reply.RC != 0 {
-		fmt.Fprintf(&b, " = %v", reply.Err())
-		return b.String()
+		return text + " = " + errnoName(reply.RC)
 	}
-	b.WriteString(" = 0")
-	for _, field := range []struct {
-		name  string
-		value uint64
-	}{{"slot", reply.SlotUID}, {"CID", reply.EnclaveCID}, {"slots", reply.SlotCount}} {
-		if field.value != 0 {
-			fmt.Fprintf(&b, ", %s %#x", field.name, field.value)
-		}
+	text += " = 0"
+	switch c {
+	case pcidev.CmdSlotAlloc:
+		text += fmt.Sprintf(": slot %#x", reply.SlotUID)
+	case pcidev.CmdEnclaveStart:
+		text += fmt.Sprintf(": CID %d", reply.EnclaveCID)
+	case pcidev.CmdSlotCount:
+		text += fmt.Sprintf(": %d slots", reply.SlotCount)
+	case pcidev.CmdSlotInfo, pcidev.CmdNextSlot, pcidev.CmdEnclaveGetSlot:
+		text += fmt.Sprintf(": slot %#x, CID %d, %d regions of %d MiB in all, %d vCPUs, flags %#x, state %s", reply.SlotUID, reply.EnclaveCID,
+			reply.MemRegions, reply.MemSize>>20, reply.NrVCPUs, reply.Flags, stateName(reply.State))
 	}
-	if c == pcidev.CmdSlotInfo || c == pcidev.CmdNextSlot || c == pcidev.CmdEnclaveGetSlot {
-		fmt.Fprintf(&b, ", state %#x", reply.State)
+	return text
+}
+
+// arguments tells what a command is about.
+func arguments(req pcidev.Request) string {
+	switch r := req.(type) {
+	case pcidev.EnclaveStartReq:
+		return fmt.Sprintf(" slot %#x, CID %d, flags %#x", r.SlotUID, r.EnclaveCID, r.Flags)
+	case pcidev.EnclaveGetSlotReq:
+		return fmt.Sprintf(" CID %d", r.EnclaveCID)
+	case pcidev.EnclaveStopReq:
+		return fmt.Sprintf(" slot %#x", r.SlotUID)
+	case pcidev.SlotFreeReq:
+		return fmt.Sprintf(" slot %#x", r.SlotUID)
+	case pcidev.SlotAddMemReq:
+		return fmt.Sprintf(" slot %#x, %#x bytes at %#x", r.SlotUID, r.Size, r.PAddr)
+	case pcidev.SlotAddVCPUReq:
+		return fmt.Sprintf(" slot %#x, vCPU %d", r.SlotUID, r.VCPUID)
+	case pcidev.SlotAddBulkVCPUsReq:
+		return fmt.Sprintf(" slot %#x, %d vCPUs", r.SlotUID, r.NrVCPUs)
+	case pcidev.NextSlotReq:
+		return fmt.Sprintf(" after %#x", r.SlotUID)
+	case pcidev.SlotInfoReq:
+		return fmt.Sprintf(" slot %#x", r.SlotUID)
 	}
-	return b.String()
+	return ""
+}
+
+// errnoName gives a reply's rc the name of its errno.
+func errnoName(rc int32) string {
+	if name := unix.ErrnoName(unix.Errno(-rc)); name != "" {
+		return "-" + name
+	}
+	return strconv.Itoa(int(rc))
+}
+
+func stateName(state uint16) string {
+	switch state {
+	case pcidev.StateInit:
+		return "init"
+	case pcidev.StateRunning:
+		return "running"
+	case pcidev.StateStopped:
+		return "stopped"
+	}
+	return fmt.Sprintf("%#x", state)
 }
 
 // maxConsole bounds what is kept of a console, in bytes: a scenario floods it on purpose.

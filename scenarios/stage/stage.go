@@ -187,7 +187,7 @@ func (s *Stage) Restart(ctx context.Context) error {
 		err = nil
 	}
 	if s.raw != nil {
-		err = errors.Join(err, s.raw.bus.Close())
+		err = errors.Join(err, s.raw.close())
 		s.raw = nil
 	}
 	err = errors.Join(err, s.Hypervisor.Close())

@@ -252,15 +252,23 @@ func TestSignalsToTheVMM(t *testing.T) {
 func TestRawCommandsPassTheDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := set(t, Config{Engine: Scripted})
-		reply, err := p.Do(t.Context(), pcidev.SlotAllocReq{})
-		require.NoError(t, err)
-		require.Zero(t, reply.RC)
-		reply, err = p.Do(t.Context(), pcidev.SlotAddMemReq{SlotUID: reply.SlotUID, PAddr: RawMemory, Size: 64 << 20})
-		require.NoError(t, err)
-		require.Zero(t, reply.RC)
-		reply, err = p.Do(t.Context(), pcidev.SlotInfoReq{SlotUID: 1})
-		require.NoError(t, err)
-		require.EqualValues(t, -int32(unix.ENOENT), reply.RC)
+		do := func(req pcidev.Request, rc unix.Errno) pcidev.Reply {
+			t.Helper()
+			reply, err := p.Do(t.Context(), req)
+			require.NoError(t, err)
+			require.EqualValues(t, -int32(rc), reply.RC)
+			return reply
+		}
+		uid := do(pcidev.SlotAllocReq{}, 0).SlotUID
+		do(pcidev.SlotAddMemReq{SlotUID: uid, PAddr: RawMemory + 64<<20, Size: 64 << 20}, 0)
+		do(pcidev.SlotInfoReq{SlotUID: 1}, unix.ENOENT)
+		do(pcidev.EnclaveStartReq{SlotUID: uid}, unix.EINVAL) // no vCPU
+		do(pcidev.SlotAddBulkVCPUsReq{SlotUID: uid, NrVCPUs: 2}, 0)
+		require.EqualValues(t, 20, do(pcidev.EnclaveStartReq{SlotUID: uid, EnclaveCID: 20}, 0).EnclaveCID)
+		require.Equal(t, pcidev.StateRunning, do(pcidev.EnclaveGetSlotReq{EnclaveCID: 20}, 0).State)
+		do(pcidev.EnclaveStopReq{SlotUID: uid}, 0)
+		do(pcidev.SlotFreeReq{SlotUID: uid}, 0)
+		require.Zero(t, do(pcidev.SlotCountReq{}, 0).SlotCount)
 	})
 }
 
@@ -286,22 +294,6 @@ func TestTheSameSeedGivesTheSameTrace(t *testing.T) {
 	for range 20 {
 		alike(t, want, life(t))
 	}
-}
-
-func TestAQEMUEnclavesLifeIsTheSame(t *testing.T) {
-	p := set(t, Config{Engine: QEMU, NSM: true})
-	e := p.load("one", scripted.Behaviour{})
-	require.NoError(t, p.start(e, 16))
-	answer, err := p.say(16, 5006, "exit 3\n")
-	require.NoError(t, err)
-	require.Equal(t, "exiting with code 3\n", answer)
-	<-e.Done()
-	exit, err := p.Exit(t.Context(), e.SlotUID())
-	require.NoError(t, err)
-	require.Equal(t, hypervisor.ExitGuest, exit.Reason)
-	text, err := p.Console(t.Context(), e.SlotUID(), func(string) bool { return true })
-	require.NoError(t, err)
-	require.Contains(t, text, "workload exited with code 3")
 }
 
 func TestMoreFaultsOfConnections(t *testing.T) {
