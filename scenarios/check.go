@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 
@@ -11,22 +12,34 @@ import (
 
 // check finds what no single value shows: steps that cannot be.
 func check(s *Scenario) (errs []error) {
-	c := &checker{scenario: s, enclaves: map[string]bool{}, conns: map[string]bool{}}
+	c := &checker{scenario: s, known: map[thing]bool{{enclaves, ""}: true, {processes, "main"}: true}}
 	for i := range s.Faults {
-		c.fault(&s.Faults[i], s.File, s.Line)
+		c.fault(&s.Faults[i])
 	}
 	c.steps(s.Steps)
 	return c.errs
 }
 
 type checker struct {
-	scenario        *Scenario
-	enclaves, conns map[string]bool
-	errs            []error
+	scenario *Scenario
+	known    map[thing]bool
+	errs     []error
 }
 
-func (c *checker) fail(file string, line int, format string, args ...any) {
-	c.errs = append(c.errs, &Error{file, line, 1, fmt.Sprintf(format, args...)})
+// thing is something that a step gives a name.
+type thing struct{ kind, name string }
+
+// The kinds of things.
+const (
+	enclaves  = "an enclave"
+	processes = "a process"
+	ends      = "a connection or a listener"
+	memories  = "memory"
+	slots     = "a slot"
+)
+
+func (c *checker) fail(at Place, format string, args ...any) {
+	c.errs = append(c.errs, &Error{at.File, at.Line, at.Column, fmt.Sprintf(format, args...)})
 }
 
 func (c *checker) steps(steps []Step) {
@@ -36,57 +49,150 @@ func (c *checker) steps(steps []Step) {
 }
 
 func (c *checker) step(s *Step) {
-	for name := range s.Parallel {
+	names := slices.Sorted(maps.Keys(s.Parallel))
+	for _, name := range names { // a branch may wait for what another makes
+		for i := range s.Parallel[name] {
+			c.make(&s.Parallel[name][i])
+		}
+	}
+	for _, name := range names {
 		c.steps(s.Parallel[name])
 	}
+	for _, used := range s.uses() {
+		if used.name != "" && !c.known[used] {
+			c.fail(s.Place, "no step before this one makes %s %q%s", used.kind, used.name, meant(used.name, c.names(used.kind)))
+		}
+	}
+	c.make(s)
+	c.values(s)
+}
+
+// make takes notice of what a step makes.
+func (c *checker) make(s *Step) {
+	for _, made := range s.makes() {
+		c.known[made] = true
+	}
+}
+
+func (c *checker) names(kind string) (names []string) {
+	for known := range c.known {
+		if known.kind == kind {
+			names = append(names, known.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// values checks what a step says.
+func (c *checker) values(s *Step) {
 	if s.ExpectError != "" {
 		if _, err := ParseErrno(s.ExpectError); err != nil {
-			c.fail(s.File, s.Line, "expect_error: %v", err)
+			c.fail(s.Place, "expect_error: %v", err)
 		}
-	}
-	if s.Fault != nil {
-		c.fault(s.Fault, s.File, s.Line)
-	}
-	if s.PCI != nil {
-		if _, err := ParseCommand(s.PCI.Command); err != nil {
-			c.fail(s.File, s.Line, "%v", err)
-		}
-	}
-	if s.Exec != nil && slices.Contains(c.scenario.onEngines(), "scripted") {
-		c.fail(s.File, s.Line, "exec takes real time: give the scenario engines: [qemu]")
 	}
 	for _, pattern := range s.patterns() {
 		if _, err := regexp.Compile(pattern); err != nil {
-			c.fail(s.File, s.Line, "%q is no regular expression: %v", pattern, err)
+			c.fail(s.Place, "%q is no regular expression: %v", pattern, err)
 		}
 	}
-	if name := s.makes(); name != "" {
-		if c.enclaves[name] && s.Run == nil && s.Create == nil {
-			return
+	scripted := s.Start != nil && s.Start.Does != nil || s.Run != nil && s.Run.Does != nil
+	switch {
+	case s.Fault != nil:
+		c.fault(s.Fault)
+	case s.PCI != nil:
+		c.pci(s)
+	case s.Ioctl != nil:
+		if _, _, err := s.Ioctl.Encode(); err != nil {
+			c.fail(s.Place, "%v", err)
 		}
-		c.enclaves[name] = true
-	}
-	if name := s.enclave(); name != "" && !c.enclaves[name] {
-		c.fail(s.File, s.Line, "no step before this one makes an enclave %q", name)
+	case s.Exec != nil && c.scenario.On("scripted"):
+		c.fail(s.Place, "exec takes real time: give the scenario engines: [qemu]")
+	case scripted && c.scenario.On("qemu"):
+		c.fail(s.Place, "does is for scripted enclaves: give the scenario engines: [scripted]")
+	case s.AddMemory != nil && s.AddMemory.Size == 0 && s.AddMemory.Again == "":
+		c.fail(s.Place, `"size" is missing`)
+	case s.Send != nil:
+		c.one(s, "text, hex or size", s.Send.Text != "", s.Send.Hex != "", s.Send.Size > 0)
+	case s.Expect != nil:
+		x := s.Expect
+		c.one(s, "text, regexp, size, eof, reset or silent", x.Text != "", x.Regexp != "", x.Size > 0, x.EOF, x.Reset, x.Silent)
+	case s.Close != nil:
+		c.one(s, "on or enclave", s.Close.On != "", s.Close.Enclave != "")
 	}
 }
 
-// makes names the enclave that the step makes, if it does.
-func (s *Step) makes() string {
+// one checks that a step has one of several keys.
+func (c *checker) one(s *Step, keys string, set ...bool) {
+	n := 0
+	for _, is := range set {
+		if is {
+			n++
+		}
+	}
+	if n != 1 {
+		c.fail(s.Place, "give one of %s, not %d", keys, n)
+	}
+}
+
+func (c *checker) pci(s *Step) {
+	if _, err := s.PCI.Request(0, 0); err != nil {
+		c.fail(s.Place, "%v", err)
+	}
+	if s.PCI.RC != "" {
+		if _, err := ParseErrno(s.PCI.RC); err != nil {
+			c.fail(s.Place, "rc: %v", err)
+		}
+	}
+}
+
+// makes are the things that the step gives names.
+func (s *Step) makes() []thing {
 	switch {
 	case s.Create != nil:
-		return s.Create.Enclave
+		return []thing{{enclaves, s.Create.Enclave}, {processes, s.Create.Process}}
 	case s.Run != nil:
-		return s.Run.Enclave
+		return []thing{{enclaves, s.Run.Enclave}, {processes, s.Run.Process}}
+	case s.AddMemory != nil:
+		return []thing{{memories, s.AddMemory.As}, {processes, s.AddMemory.Process}}
+	case s.Ioctl != nil:
+		return []thing{{processes, s.Ioctl.Process}}
+	case s.PCI != nil:
+		return []thing{{slots, s.PCI.Save}}
+	case s.Dial != nil:
+		return []thing{{ends, s.Dial.As}}
+	case s.Listen != nil:
+		return []thing{{ends, s.Listen.As}}
+	case s.Accept != nil:
+		return []thing{{ends, s.Accept.As}}
 	}
-	return ""
+	return nil
 }
 
-// enclave names the enclave that the step is about, if it is about one that must be there.
-func (s *Step) enclave() string {
+// uses are the things that must be there; the empty name is none.
+func (s *Step) uses() []thing {
 	switch {
 	case s.AddMemory != nil:
-		return s.AddMemory.Enclave
+		return []thing{{enclaves, s.AddMemory.Enclave}, {memories, s.AddMemory.Again}}
+	case s.PCI != nil:
+		return []thing{{slots, s.PCI.Slot}}
+	case s.Accept != nil:
+		return []thing{{enclaves, s.Accept.From}, {ends, s.Accept.On}}
+	case s.Send != nil:
+		return []thing{{ends, s.Send.On}}
+	case s.Expect != nil:
+		return []thing{{ends, s.Expect.On}}
+	case s.Close != nil:
+		return []thing{{ends, s.Close.On}, {enclaves, s.Close.Enclave}}
+	case s.Exit != nil:
+		return []thing{{processes, s.Exit.Process}}
+	}
+	return []thing{{enclaves, s.enclave()}}
+}
+
+// enclave names the enclave that the step is about, and about nothing else.
+func (s *Step) enclave() string {
+	switch {
 	case s.AddCPU != nil:
 		return s.AddCPU.Enclave
 	case s.ImageInfo != nil:
@@ -126,6 +232,8 @@ func (s *Step) patterns() (all []string) {
 		all = append(all, s.Call.Answer)
 	case s.Console != nil:
 		all = append(all, s.Console.Regexp)
+	case s.Expect != nil:
+		all = append(all, s.Expect.Regexp)
 	case s.Seen != nil:
 		all = append(append(all, s.Seen.Regexp), s.Seen.Then...)
 	case s.Exec != nil:
@@ -156,22 +264,22 @@ var actions = map[fault.Point][]fault.Action{
 	fault.NSM:       {fault.Garbage, fault.Error, fault.Expire, fault.Skew},
 }
 
-func (c *checker) fault(f *Fault, file string, line int) {
+func (c *checker) fault(f *Fault) {
 	if !slices.Contains(actions[f.At], f.Do) {
-		c.fail(file, line, "a fault at %s cannot do %s: choose %v", f.At, f.Do, actions[f.At])
+		c.fail(f.Place, "a fault at %s cannot do %s: choose %v", f.At, f.Do, actions[f.At])
 	}
 	if f.Command != "" {
 		if _, err := ParseCommand(f.Command); err != nil {
-			c.fail(file, line, "%v", err)
+			c.fail(f.Place, "%v", err)
 		}
 	}
 	if f.Do == fault.Errno {
 		if _, err := ParseErrno(f.Errno); err != nil {
-			c.fail(file, line, "errno: %v", err)
+			c.fail(f.Place, "errno: %v", err)
 		}
 	}
 	if f.Chance < 0 || f.Chance > 1 {
-		c.fail(file, line, "a chance of %v: want 0 to 1", f.Chance)
+		c.fail(f.Place, "a chance of %v: want 0 to 1", f.Chance)
 	}
 }
 

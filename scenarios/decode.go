@@ -223,11 +223,14 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
 
 // place does what is peculiar to steps and scenarios: they know where they stand, and a step does one thing.
 func (d *decoder) place(n *yaml.Node, v reflect.Value, seen map[string]bool) {
+	at := Place{d.file, n.Line, n.Column}
 	switch s := v.Addr().Interface().(type) {
+	case *Fault:
+		s.Place = at
 	case *Scenario:
-		s.File, s.Line = d.file, n.Line
+		s.Place = at
 	case *Step:
-		s.File, s.Line = d.file, n.Line
+		s.Place = at
 		var actions []string
 		for name := range seen {
 			if !slices.Contains(stepCommon, name) {

@@ -7,6 +7,12 @@ import (
 	"github.com/nesim/nesim/scenarios/scripted"
 )
 
+// Place is where something stands in a file. Lines and columns count from 1.
+type Place struct {
+	File         string
+	Line, Column int
+}
+
 // Scenario is one scenario of a file. The names of the keys are in the yaml tags; doc tags say what they mean, in the
 // schema too.
 type Scenario struct {
@@ -20,10 +26,10 @@ type Scenario struct {
 	Matrix      map[string][]string `yaml:"matrix" doc:"the scenario runs once for each combination of these values for ${name}"`
 	Instance    Instance            `yaml:"instance" doc:"the instance it runs on"`
 	Faults      []Fault             `yaml:"faults" doc:"what breaks, from the beginning on"`
+	Leftovers   bool                `yaml:"leftovers" doc:"something is left over in the end, because of a fault"`
 	Steps       []Step              `yaml:"steps" doc:"what happens, one after the other" required:"true"`
 
-	File string `yaml:"-"`
-	Line int    `yaml:"-"`
+	Place `yaml:"-"`
 }
 
 // Instance shapes the stage.
@@ -54,6 +60,8 @@ type Fault struct {
 	Times   int          `yaml:"times" doc:"storm: how many"`
 	Bytes   int          `yaml:"bytes" doc:"reset, half, stall: after so many bytes; corrupt: at this offset of the image"`
 	Rate    int          `yaml:"rate" doc:"limit: bytes a second"`
+
+	Place `yaml:"-"`
 }
 
 // Step is one step. Exactly one of its actions is set.
@@ -77,7 +85,7 @@ type Step struct {
 	Accept    *Accept           `yaml:"accept" doc:"take a connection"`
 	Send      *Send             `yaml:"send" doc:"send on a connection"`
 	Expect    *Expect           `yaml:"expect" doc:"receive from a connection"`
-	Close     *CloseConn        `yaml:"close" doc:"close a connection"`
+	Close     *Close            `yaml:"close" doc:"close a connection, a listener, or an enclave's descriptor"`
 	Call      *Call             `yaml:"call" doc:"send hello a command on port 5006"`
 	Attest    *Attest           `yaml:"attest" doc:"have hello attested and verify the document"`
 	Console   *ConsoleExpect    `yaml:"console" doc:"wait for a text on the console"`
@@ -87,6 +95,7 @@ type Step struct {
 	Terminate *Terminate        `yaml:"terminate" doc:"close the enclave's descriptor, and wait until nothing is left of it"`
 	Signal    *Signal           `yaml:"signal" doc:"send a signal to the enclave's VMM"`
 	Exit      *ExitProcess      `yaml:"exit_process" doc:"end a process of the parent with all that it has"`
+	CPUPool   *CPUPool          `yaml:"cpu_pool" doc:"set the pool of CPUs for enclaves, as ne_cpus does"`
 	Restart   *struct{}         `yaml:"restart" doc:"end and start again the daemon that plays the hypervisor"`
 	Fault     *Fault            `yaml:"fault" doc:"break something from now on"`
 	Sleep     *Sleep            `yaml:"sleep" doc:"wait, where there is nothing to wait for"`
@@ -94,8 +103,7 @@ type Step struct {
 	Exec      *Exec             `yaml:"exec" doc:"run a program on this machine"`
 	Parallel  map[string][]Step `yaml:"parallel" doc:"branches that run at the same time, by their names"`
 
-	File string `yaml:"-"`
-	Line int    `yaml:"-"`
+	Place `yaml:"-"`
 }
 
 // The steps' parameters.
@@ -106,11 +114,17 @@ type (
 	}
 	AddMemory struct {
 		Enclave    string `yaml:"enclave" required:"true"`
-		Size       Size   `yaml:"size" doc:"such as 256M" required:"true"`
+		Size       Size   `yaml:"size" doc:"such as 256M; default that of the memory again"`
 		PageSize   Size   `yaml:"page_size" doc:"4K, 64K, 2M (default) or 1G"`
 		Image      string `yaml:"image" doc:"hello, a file, or none (default)"`
+		Corrupt    *Size  `yaml:"corrupt" doc:"a byte of the image, at this offset, is changed once it is loaded"`
 		Contiguous uint64 `yaml:"contiguous_pages" doc:"physically contiguous pages before a hole comes; default all"`
 		Node       int    `yaml:"node" doc:"NUMA node of the pages"`
+		Process    string `yaml:"process" doc:"whose memory it is; default the enclave's"`
+		As         string `yaml:"as" doc:"a name for the memory"`
+		Again      string `yaml:"again" doc:"the memory of this name, in place of more"`
+		Shift      Size   `yaml:"shift" doc:"the region begins so many bytes into the memory"`
+		Flags      uint64 `yaml:"flags" doc:"default NE_DEFAULT_MEMORY_REGION"`
 	}
 	AddCPU struct {
 		Enclave string `yaml:"enclave" required:"true"`
@@ -128,6 +142,7 @@ type (
 		Debug   bool       `yaml:"debug"`
 		Flags   *uint64    `yaml:"flags" doc:"in place of debug"`
 		Does    *Behaviour `yaml:"does" doc:"what a scripted enclave does; default what hello does"`
+		Unheard bool       `yaml:"unheard" doc:"nobody listens for the heartbeat"`
 	}
 	Heartbeat struct {
 		Enclave string   `yaml:"enclave" required:"true"`
@@ -138,7 +153,8 @@ type (
 		Enclave string     `yaml:"enclave" required:"true"`
 		Process string     `yaml:"process"`
 		CPUs    int        `yaml:"cpus" doc:"default 2"`
-		Memory  Size       `yaml:"memory" doc:"default 256M"`
+		Memory  Size       `yaml:"memory" doc:"default 128M"`
+		Image   string     `yaml:"image" doc:"hello (default) or a file"`
 		CID     uint64     `yaml:"cid"`
 		Debug   bool       `yaml:"debug"`
 		Does    *Behaviour `yaml:"does"`
@@ -146,6 +162,7 @@ type (
 	}
 	Ioctl struct {
 		Enclave string            `yaml:"enclave" doc:"left out: on the device file"`
+		Process string            `yaml:"process" doc:"of the device file"`
 		Number  string            `yaml:"number" doc:"such as NE_ADD_VCPU, or a number" required:"true"`
 		Fields  map[string]uint64 `yaml:"fields" doc:"of its structure, by the header's names"`
 		BadAddr bool              `yaml:"bad_address" doc:"the argument points nowhere"`
@@ -155,6 +172,7 @@ type (
 		Slot    string            `yaml:"slot" doc:"the slot that an earlier step saved under this name, for slot_uid"`
 		Fields  map[string]uint64 `yaml:"fields" doc:"of the request, by the header's names"`
 		RC      string            `yaml:"rc" doc:"the reply's: 0 (default) or an errno's name"`
+		Reply   map[string]uint64 `yaml:"reply" doc:"fields of the reply, by the header's names"`
 		Save    string            `yaml:"save" doc:"a name for the reply's slot_uid"`
 		State   string            `yaml:"state" doc:"the reply's" enum:"init,running,stopped"`
 	}
@@ -170,25 +188,29 @@ type (
 		Port uint32 `yaml:"port" required:"true"`
 	}
 	Accept struct {
-		As string `yaml:"as" required:"true"`
-		On string `yaml:"on" doc:"the listener" required:"true"`
+		As   string `yaml:"as" required:"true"`
+		On   string `yaml:"on" doc:"the listener" required:"true"`
+		From string `yaml:"from" doc:"the enclave that connects"`
 	}
 	Send struct {
 		On   string `yaml:"on" required:"true"`
 		Text string `yaml:"text"`
+		Hex  string `yaml:"hex" doc:"bytes in hexadecimal, in place of a text"`
 		Size Size   `yaml:"size" doc:"so many bytes, in place of a text"`
 	}
 	Expect struct {
 		On     string `yaml:"on" required:"true"`
 		Text   string `yaml:"text" doc:"these bytes come"`
-		Size   Size   `yaml:"size" doc:"so many bytes come"`
-		EOF    bool   `yaml:"eof" doc:"the end comes"`
+		Regexp string `yaml:"regexp" doc:"bytes come that match"`
+		Size   Size   `yaml:"size" doc:"so many bytes come, as send sends them"`
+		EOF    bool   `yaml:"eof" doc:"the end comes, and nothing before"`
 		Reset  bool   `yaml:"reset" doc:"the connection is reset"`
 		Silent bool   `yaml:"silent" doc:"nothing comes within a minute"`
 	}
-	CloseConn struct {
-		On        string `yaml:"on" required:"true"`
-		WriteOnly bool   `yaml:"write_only" doc:"half close"`
+	Close struct {
+		On        string `yaml:"on" doc:"a connection or a listener"`
+		WriteOnly bool   `yaml:"write_only" doc:"half close of a connection"`
+		Enclave   string `yaml:"enclave" doc:"an enclave's descriptor"`
 	}
 	Call struct {
 		Enclave string `yaml:"enclave" required:"true"`
@@ -205,19 +227,22 @@ type (
 		Regexp  string `yaml:"regexp" required:"true"`
 	}
 	Poll struct {
-		Enclave string `yaml:"enclave" required:"true"`
-		Expect  string `yaml:"expect" doc:"hangup (default): it comes; none: not now" enum:"hangup,none"`
+		Enclave string   `yaml:"enclave" required:"true"`
+		Expect  string   `yaml:"expect" doc:"hangup (default): it comes; none: not now, nor within the time" enum:"hangup,none"`
+		Within  Duration `yaml:"within" doc:"default: hangup the step's time, none at once"`
 	}
 	Slot struct {
 		Enclave string  `yaml:"enclave" required:"true"`
-		State   string  `yaml:"state" enum:"init,running,stopped"`
+		State   string  `yaml:"state" enum:"init,running,stopped,freed"`
 		Memory  Size    `yaml:"memory"`
+		Regions *uint64 `yaml:"regions"`
 		CPUs    *uint64 `yaml:"cpus"`
 		CID     *uint64 `yaml:"cid"`
 	}
 	Ended struct {
 		Enclave string `yaml:"enclave" required:"true"`
 		Reason  string `yaml:"reason" enum:"asked,guest exit,guest panic,VM killed,VM failed"`
+		Code    *int   `yaml:"code" doc:"the guest's exit code"`
 	}
 	Terminate struct {
 		Enclave string `yaml:"enclave" required:"true"`
@@ -229,6 +254,9 @@ type (
 	ExitProcess struct {
 		Process string `yaml:"process" required:"true"`
 	}
+	CPUPool struct {
+		CPUs string `yaml:"cpus" doc:"a CPU list such as 2-5,7" required:"true"`
+	}
 	Sleep struct {
 		For Duration `yaml:"for" required:"true"`
 		Why string   `yaml:"why" doc:"why nothing can be waited for" required:"true"`
@@ -237,7 +265,8 @@ type (
 		Regexp string   `yaml:"regexp" doc:"on an entry's lane, kind and text: \"device command: SLOT_INFO\"" required:"true"`
 		Count  *int     `yaml:"count" doc:"how often; default at least once"`
 		Then   []string `yaml:"then" doc:"and after the first, in this order"`
-		Within Duration `yaml:"within" doc:"the time from the first to the last of these"`
+		Within Duration `yaml:"within" doc:"the time from the first to the last of these, at most"`
+		After  Duration `yaml:"after" doc:"the time from the first to the last of these, at least"`
 	}
 	Exec struct {
 		Command string `yaml:"command" doc:"for sh -c" required:"true"`

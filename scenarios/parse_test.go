@@ -14,6 +14,7 @@ import (
 func TestAScenarioIsRead(t *testing.T) {
 	all, err := Parse("one.yaml", []byte(`
 name: the heartbeat is late
+engines: [scripted]
 tags: [heartbeat]
 vars: {late: 30s}
 faults:
@@ -38,14 +39,15 @@ steps:
 	require.Equal(t, &RunEnclave{Enclave: "one", CPUs: 4, Memory: 512 << 20, CID: 16, Does: &Behaviour{Boot: Duration(2 * time.Second)}}, s.Steps[0].Run)
 	require.Equal(t, "exit 3", s.Steps[1].Parallel["left"][0].Call.Command)
 	require.Equal(t, "guest exit", s.Steps[1].Parallel["right"][0].Ended.Reason)
-	require.Equal(t, 14, s.Steps[2].Line)
+	require.Equal(t, 15, s.Steps[2].Line)
 	require.NotNil(t, s.Steps[3].Restart)
-	require.True(t, s.On("qemu"))
+	require.False(t, s.On("qemu"))
 }
 
 func TestAMatrixIsAScenarioForEachCombination(t *testing.T) {
 	all, err := Parse("m.yaml", []byte(`
 name: ends
+engines: [scripted]
 matrix: {how: [panic, reboot], cid: ["16", "17", "18"]}
 steps:
   - run: {enclave: e, cid: "${cid}", does: {ends: {at: 1s, how: "${how}"}}}
@@ -80,7 +82,7 @@ func TestAMistakeIsToldWithItsPlaceAndTheRightSpelling(t *testing.T) {
 		"two actions":        {"name: x\nsteps:\n  - sleep: {for: 1s, why: w}\n    restart:", `f.yaml:3:5: a step has one action, not restart and sleep`},
 		"no action":          {"name: x\nsteps:\n  - name: nothing", `a step without an action`},
 		"twice":              {"name: x\nname: y\nsteps: []", `"name" is here twice`},
-		"unknown enclave":    {"name: x\nsteps:\n  - poll: {enclave: e}", `f.yaml:3:1: no step before this one makes an enclave "e"`},
+		"unknown enclave":    {"name: x\nsteps:\n  - poll: {enclave: e}", `f.yaml:3:5: no step before this one makes an enclave "e"`},
 		"unknown variable":   {"name: ${nam}\nvars: {name: x}\nsteps: []", `no variable "nam" is in vars or matrix ("name" is meant?)`},
 		"unknown error":      {"name: x\nsteps:\n  - create: {enclave: e}\n    expect_error: NE_ERR_INVALID_VPCU", `no error is called "NE_ERR_INVALID_VPCU" ("NE_ERR_INVALID_VCPU" is meant?)`},
 		"unknown command":    {"name: x\nsteps:\n  - pci: {command: SLOT_ALOC}", `the device has no command "SLOT_ALOC" ("SLOT_ALLOC" is meant?)`},
@@ -88,6 +90,21 @@ func TestAMistakeIsToldWithItsPlaceAndTheRightSpelling(t *testing.T) {
 		"impossible chance":  {"name: x\nfaults: [{at: start, do: refuse, chance: 2}]\nsteps: []", "a chance of 2"},
 		"regular expression": {"name: x\nsteps:\n  - run: {enclave: e}\n  - console: {enclave: e, regexp: \"(\"}", `"(" is no regular expression`},
 		"real time":          {"name: x\nsteps:\n  - exec: {command: ls}", "give the scenario engines: [qemu]"},
+		"scripted only":      {"name: x\nsteps:\n  - run: {enclave: e, does: {mute: true}}", `f.yaml:3:5: does is for scripted enclaves: give the scenario engines: [scripted]`},
+		"unknown connection": {"name: x\nsteps:\n  - listen: {as: port, port: 1}\n  - accept: {as: in, on: prot}", `f.yaml:4:5: no step before this one makes a connection or a listener "prot" ("port" is meant?)`},
+		"unknown memory":     {"name: x\nsteps:\n  - create: {enclave: e}\n  - add_memory: {enclave: e, again: m}", `f.yaml:4:5: no step before this one makes memory "m"`},
+		"no size":            {"name: x\nsteps:\n  - create: {enclave: e}\n  - add_memory: {enclave: e}", `f.yaml:4:5: "size" is missing`},
+		"unknown slot":       {"name: x\nsteps:\n  - pci: {command: SLOT_FREE, slot: s}", `no step before this one makes a slot "s"`},
+		"unknown process":    {"name: x\nsteps:\n  - exit_process: {process: p}", `no step before this one makes a process "p"`},
+		"unknown ioctl":      {"name: x\nsteps:\n  - ioctl: {number: NE_CREAT_VM}", `the driver has no ioctl "NE_CREAT_VM" ("NE_CREATE_VM" is meant?)`},
+		"unknown field":      {"name: x\nsteps:\n  - ioctl: {number: NE_CREATE_VM, fields: {slot_id: 1}}", `no field "slot_id" here ("slot_uid" is meant?): the fields are slot_uid`},
+		"wide field":         {"name: x\nsteps:\n  - ioctl: {number: NE_ADD_VCPU, fields: {vcpu_id: 4294967296}}", `field vcpu_id has 32 bits: 4294967296 is too large`},
+		"unknown pci field":  {"name: x\nsteps:\n  - pci: {command: SLOT_COUNT, fields: {slot_uid: 1}}", `f.yaml:3:5: no field "slot_uid" here: the command has none`},
+		"unknown rc":         {"name: x\nsteps:\n  - pci: {command: SLOT_COUNT, rc: ENOTHING}", `rc: no error is called "ENOTHING"`},
+		"nothing expected":   {"name: x\nsteps:\n  - dial: {as: c, port: 1}\n  - expect: {on: c}", `f.yaml:4:5: give one of text, regexp, size, eof, reset or silent, not 0`},
+		"too much to send":   {"name: x\nsteps:\n  - dial: {as: c, port: 1}\n  - send: {on: c, text: a, size: 3}", `give one of text, hex or size, not 2`},
+		"nothing to close":   {"name: x\nsteps:\n  - close: {}", `give one of on or enclave, not 0`},
+		"in a fault's place": {"name: x\nfaults:\n- {at: start, do: refuse}\n- {at: event, do: refuse}\nsteps: []", `f.yaml:4:3: a fault at event cannot do refuse`},
 		"alias":              {"name: &x x\ndescription: *x\nsteps: []", "anchors and aliases are not taken"},
 		"no YAML":            {"name: [", "f.yaml:1:1: no YAML: "},
 		"empty":              {"", "f.yaml:1:1: no scenario is in this file"},

@@ -1,0 +1,245 @@
+package run_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nesim/nesim/scenarios"
+	"github.com/nesim/nesim/scenarios/run"
+	"github.com/nesim/nesim/scenarios/stage"
+	"github.com/nesim/nesim/scenarios/trace"
+)
+
+func parse(t testing.TB, text string) []*scenarios.Scenario {
+	t.Helper()
+	list, err := scenarios.Parse("test.yaml", []byte(text))
+	require.NoError(t, err)
+	return list
+}
+
+// play runs a scenario on the scripted engine.
+func play(t testing.TB, text string) trace.Result {
+	t.Helper()
+	return run.Run(t.Context(), parse(t, text)[0], run.Options{Engine: stage.Scripted})
+}
+
+// statuses are those of the steps.
+func statuses(r trace.Result) (all []trace.Status) {
+	for _, s := range r.Steps {
+		all = append(all, s.Status)
+	}
+	return all
+}
+
+const life = `
+name: a life
+steps:
+- run: {enclave: one, cid: 16}
+- dial: {as: echo, enclave: one, port: 5005}
+- send: {on: echo, text: hello}
+- expect: {on: echo, text: hello}
+- close: {on: echo}
+- call: {enclave: one, command: exit 3, answer: code 3}
+- poll: {enclave: one}
+- ended: {enclave: one, reason: guest exit, code: 3}
+- slot: {enclave: one, state: stopped}
+- terminate: {enclave: one}
+`
+
+func TestAScenarioPasses(t *testing.T) {
+	r := play(t, life)
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	require.Len(t, r.Steps, 10)
+	require.Equal(t, "run one cid=16", r.Steps[0].Name)
+	require.Equal(t, "test.yaml", r.Steps[9].File)
+	require.Equal(t, 13, r.Steps[9].Line)
+	require.EqualValues(t, 1, r.Seed)
+	require.NotEmpty(t, r.Entries)
+}
+
+func TestAfterAStepThatFailsNothingIsRun(t *testing.T) {
+	r := play(t, `
+name: fails
+steps:
+- create: {enclave: one}
+- add_cpu: {enclave: one, cpu: 1}
+- add_cpu: {enclave: one}
+`)
+	require.Equal(t, trace.Failed, r.Status)
+	require.Equal(t, []trace.Status{trace.Passed, trace.Failed, trace.NotRun}, statuses(r))
+	require.Contains(t, r.Error, "step 2 (add_cpu one cpu=1): ")
+	require.Contains(t, r.Steps[1].Error, "NE_ERR_VCPU_NOT_IN_CPU_POOL")
+	require.NotContains(t, r.Error, "\n")
+}
+
+func TestWhatIsExpectedAndNotSeenFails(t *testing.T) {
+	for steps, want := range map[string]string{
+		"- create: {enclave: one}\n  expect_error: ENOSPC":                                                "no error, where ENOSPC is expected",
+		"- create: {enclave: one}\n- add_cpu: {enclave: one, cpu: 5000}\n  expect_error: EINVAL":          "NE_ERR_INVALID_VCPU, where EINVAL is expected",
+		"- run: {enclave: one, heartbeat: time-out}":                                                      "heartbeat answered, not time-out",
+		"- run: {enclave: one}\n- ended: {enclave: one}\n  timeout: 1s":                                   "its time limit of 1s is over: it has not ended",
+		"- run: {enclave: one}\n- poll: {enclave: one, within: 1s}":                                       "no hang-up came",
+		"- run: {enclave: one}\n- slot: {enclave: one, state: stopped}":                                   "its state is running, not stopped",
+		"- run: {enclave: one}\n- slot: {enclave: one, cpus: 4}":                                          "it has 2 CPUs, not 4",
+		"- run: {enclave: one}\n- console: {enclave: one, regexp: nothing}\n  timeout: 3s":                `the console does not show "nothing"; it ends with`,
+		"- run: {enclave: one}\n- call: {enclave: one, command: env, answer: FOO}":                        `it answers "GREETING=hello", which does not match "FOO"`,
+		"- run: {enclave: one}\n- seen: {regexp: nothing like this}":                                      `"nothing like this" was not seen`,
+		"- run: {enclave: one}\n- seen: {regexp: SLOT_ADD_VCPU, count: 3}":                                "was seen 2 times, not 3",
+		"- run: {enclave: one}\n- seen: {regexp: ENCLAVE_START, then: [SLOT_ALLOC]}":                      `"SLOT_ALLOC" was not seen after "ENCLAVE_START"`,
+		"- run: {enclave: one}\n- seen: {regexp: SLOT_ALLOC, then: [ENCLAVE_START], after: 1m}":           "less than 1m0s",
+		"- pci: {command: SLOT_FREE, fields: {slot_uid: 3}}":                                              "rc is -ENOENT, not -0",
+		"- pci: {command: SLOT_COUNT, reply: {slot_count: 3}}":                                            "slot_count is 0, not 3",
+		"- run: {enclave: one}\n- call: {enclave: one, command: panic}\n- ended: {enclave: one, code: 3}": "guest panic",
+		"- listen: {as: l, port: 7000}\n- accept: {as: c, on: l}\n  timeout: 1s":                          "its time limit of 1s is over",
+		"- sleep: {for: 1h, why: it is long}":                                                             "the scenario's time limit of 10m0s is over",
+	} {
+		r := play(t, "name: fails\nsteps:\n"+steps)
+		require.Equal(t, trace.Failed, r.Status, steps)
+		require.Contains(t, r.Error, want, steps)
+	}
+}
+
+func TestAConnectionThatDoesNotSayWhatItShouldFails(t *testing.T) {
+	for expect, want := range map[string]string{
+		"text: hullo":  `"hello" came, not "hullo"`,
+		"text: hello!": "5 of 6 bytes came: ",
+		"eof: true":    `"h" came, where nothing is expected`,
+		"silent: true": `"h" came, where nothing is expected`,
+		"regexp: bye":  `"hello" came, which does not match "bye"`,
+		"size: 3":      `"hel" came, not "\x00\x01\x02"`,
+	} {
+		r := play(t, `
+name: fails
+steps:
+- run: {enclave: one}
+- dial: {as: echo, enclave: one, port: 5005}
+- send: {on: echo, text: hello}
+- expect: {on: echo, `+expect+`}
+  timeout: 1s
+`)
+		require.Equal(t, trace.Failed, r.Status, expect)
+		require.Contains(t, r.Error, want, expect)
+	}
+}
+
+func TestTheFirstBranchThatFailsEndsTheOthers(t *testing.T) {
+	r := play(t, `
+name: fails
+steps:
+- parallel:
+    slow:
+    - sleep: {for: 5m, why: the other branch is quicker}
+    - create: {enclave: two}
+    quick:
+    - create: {enclave: one}
+      expect_error: ENOSPC
+- create: {enclave: three}
+`)
+	require.Equal(t, trace.Failed, r.Status)
+	require.Equal(t, []trace.Status{trace.Failed, trace.NotRun, trace.NotRun, trace.Failed, trace.NotRun}, statuses(r))
+	require.Equal(t, "cut short: a step of another branch failed", r.Steps[1].Error)
+	require.Equal(t, "slow", r.Steps[1].Branch)
+	require.Equal(t, "quick", r.Steps[3].Branch)
+	require.Less(t, r.Steps[0].Elapsed, time.Second)
+}
+
+func TestLeftoversAreTold(t *testing.T) {
+	const steps = `
+faults:
+- {at: reply, do: errno, errno: EIO, command: ENCLAVE_START}
+steps:
+- run: {enclave: one}
+  expect_error: EIO
+- exit_process: {process: main}
+  expect_error: EBUSY
+`
+	r := play(t, "name: leaves\n"+steps)
+	require.Equal(t, trace.Failed, r.Status)
+	require.Contains(t, r.Error, "afterwards: 1 slots are left over, the first that of one")
+	require.Equal(t, trace.Passed, play(t, "name: leaves\nleftovers: true\n"+steps).Status)
+	r = play(t, "name: leaves nothing\nleftovers: true\nsteps: [{create: {enclave: one}}]")
+	require.Contains(t, r.Error, "nothing is left over, where the scenario expects that")
+}
+
+func TestWhatIsNotMeantForAnEngineIsSkipped(t *testing.T) {
+	s := parse(t, "name: real\nengines: [qemu]\nsteps: [{create: {enclave: one}}]")[0]
+	r := run.Run(t.Context(), s, run.Options{Engine: stage.Scripted})
+	require.Equal(t, trace.Skipped, r.Status)
+	require.Equal(t, "not for the scripted engine", r.Error)
+}
+
+func TestAStageThatCannotBeSetIsAnError(t *testing.T) {
+	r := play(t, "name: bad stage\ninstance: {ne_cpus: \"99\"}\nsteps: [{create: {enclave: one}}]")
+	require.Equal(t, trace.Broken, r.Status)
+	require.Contains(t, r.Error, "set the stage: set the CPU pool 99")
+	require.Equal(t, []trace.Status{trace.NotRun}, statuses(r))
+}
+
+func TestNothingIsRunAfterAnInterrupt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	all := run.All(ctx, parse(t, life), run.Options{Engine: stage.Scripted}, 0, nil)
+	require.Equal(t, 1, all.Count(trace.Skipped))
+}
+
+func TestScenariosRunSideBySideAndAreTold(t *testing.T) {
+	var list []*scenarios.Scenario
+	for range 20 {
+		list = append(list, parse(t, life)...)
+	}
+	told := 0
+	all := run.All(t.Context(), list, run.Options{Engine: stage.Scripted, Seed: 7}, 4, func(r trace.Result) { told++ })
+	require.Equal(t, 20, told)
+	require.Equal(t, 20, all.Count(trace.Passed))
+	for _, r := range all.Results {
+		require.EqualValues(t, 7, r.Seed)
+		require.Equal(t, all.Results[0].Entries, r.Entries)
+	}
+}
+
+func TestTagsChoose(t *testing.T) {
+	list := parse(t, "name: a\ntags: [x, y]\nsteps: [{create: {enclave: one}}]\n---\nname: b\nsteps: [{create: {enclave: one}}]")
+	require.Len(t, run.Choose(list, nil), 2)
+	require.Len(t, run.Choose(list, []string{"y", "z"}), 1)
+	require.Empty(t, run.Choose(list, []string{"z"}))
+}
+
+func TestFoldersAreRead(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	_, err := run.Load(dir)
+	require.ErrorContains(t, err, "no .yaml file is in this folder")
+	write("b.yaml", "name: b\nsteps:\n- include: parts/_boot.yaml\n- terminate: {enclave: one}\n")
+	write("a/a.yml", "name: a\nsteps: [{create: {enclave: one}}]")
+	write("parts/_boot.yaml", "- run: {enclave: one}\n")
+	write("notes.txt", "not a scenario")
+	list, err := run.Load(dir)
+	require.NoError(t, err)
+	require.Len(t, list, 2)
+	require.Equal(t, "a", list[0].Name)
+	r := run.Run(t.Context(), list[1], run.Options{Engine: stage.Scripted})
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	require.True(t, strings.HasSuffix(r.Steps[0].File, "_boot.yaml"))
+	_, err = run.Load(filepath.Join(dir, "none.yaml"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// BenchmarkLife is how many lives of an enclave are played in a second.
+func BenchmarkLife(b *testing.B) {
+	s := parse(b, life)[0]
+	for b.Loop() {
+		r := run.Run(b.Context(), s, run.Options{Engine: stage.Scripted})
+		require.Equal(b, trace.Passed, r.Status, r.Error)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "scenarios/s")
+}

@@ -1,0 +1,122 @@
+package suite_test
+
+import (
+	"encoding/json"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nesim/nesim/pcidev"
+	"github.com/nesim/nesim/scenarios"
+	"github.com/nesim/nesim/scenarios/run"
+	"github.com/nesim/nesim/scenarios/stage"
+	"github.com/nesim/nesim/scenarios/suite"
+	"github.com/nesim/nesim/scenarios/trace"
+	"github.com/nesim/nesim/sim/nedriver"
+)
+
+func load(t testing.TB) []*scenarios.Scenario {
+	list, err := suite.Load()
+	require.NoError(t, err)
+	return list
+}
+
+func TestTheSuitePassesOnTheScriptedEngine(t *testing.T) {
+	for _, s := range load(t) {
+		if !s.On(string(stage.Scripted)) {
+			continue
+		}
+		t.Run(s.Name, func(t *testing.T) {
+			r := run.Run(t.Context(), s, run.Options{Engine: stage.Scripted})
+			require.Equal(t, trace.Passed, r.Status, r.Error)
+		})
+	}
+}
+
+// told is all of a result that does not depend on this machine.
+func told(t testing.TB, s *scenarios.Scenario, seed uint64) string {
+	r := run.Run(t.Context(), s, run.Options{Engine: stage.Scripted, Seed: seed})
+	r.Elapsed = 0
+	r.Started = time.Time{}
+	text, err := json.MarshalIndent(r, "", " ")
+	require.NoError(t, err)
+	return lengths.ReplaceAllString(string(text), "some bytes from the enclave")
+}
+
+// lengths are those of attestation documents, whose signatures are not always as long.
+var lengths = regexp.MustCompile(`5[67]\d\d bytes from the enclave`)
+
+// alike compares long texts, and shows where they part.
+func alike(t *testing.T, want, got string) {
+	t.Helper()
+	if want == got {
+		return
+	}
+	i := 0
+	for i < min(len(want), len(got)) && want[i] == got[i] {
+		i++
+	}
+	around := func(s string) string { return s[max(0, i-400):min(len(s), i+200)] }
+	t.Fatalf("the runs part:\n%s\n---\n%s", around(want), around(got))
+}
+
+func TestTheSameSeedGivesTheSameRun(t *testing.T) {
+	for _, s := range load(t) {
+		if !s.On(string(stage.Scripted)) {
+			continue
+		}
+		if s.Name == "a storm of events" {
+			continue // how many of its interrupts come before the driver's answer is for Go's scheduler to say
+		}
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			first := told(t, s, 0)
+			for range 3 {
+				alike(t, first, told(t, s, 0))
+			}
+		})
+	}
+}
+
+func TestTheSuiteCoversEveryCommandCodeAndEnd(t *testing.T) {
+	var commands, errors, reasons = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, s := range load(t) {
+		for _, step := range s.Steps {
+			errors[step.ExpectError] = true
+			if step.PCI != nil {
+				commands[step.PCI.Command] = true
+			}
+			if step.Ended != nil {
+				reasons[step.Ended.Reason] = true
+			}
+		}
+	}
+	for c := pcidev.CmdEnclaveStart; c < pcidev.CmdMax; c++ {
+		require.True(t, commands[c.String()], "no scenario sends %v", c)
+	}
+	for e := nedriver.NEErrVCPUAlreadyUsed; e <= nedriver.NEErrInvalidEnclaveCID; e++ {
+		require.True(t, errors[e.Name()], "no scenario expects %v", e.Name())
+	}
+	for _, reason := range []string{"asked", "guest exit", "guest panic", "VM killed", "VM failed"} {
+		require.True(t, reasons[reason], "no scenario has an enclave end by %q", reason)
+	}
+}
+
+// BenchmarkTheSuite is how many scenarios one core plays in a second.
+func BenchmarkTheSuite(b *testing.B) {
+	var list []*scenarios.Scenario
+	for _, s := range load(b) {
+		if s.On(string(stage.Scripted)) {
+			list = append(list, s)
+		}
+	}
+	n := 0
+	for b.Loop() {
+		r := run.Run(b.Context(), list[n%len(list)], run.Options{Engine: stage.Scripted})
+		require.Equal(b, trace.Passed, r.Status, "%s: %s", r.Name, r.Error)
+		n++
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "scenarios/s")
+}
