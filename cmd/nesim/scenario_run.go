@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -31,8 +32,11 @@ func scenarioRun() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if list = runner.Choose(list, tags); len(list) == 0 {
+				return usageError{errors.New("no scenario has one of these tags")}
+			}
 			out := cmd.OutOrStdout()
-			all := runner.All(cmd.Context(), runner.Choose(list, tags), runner.Options{Engine: on, Seed: seed}, parallel,
+			all := runner.All(cmd.Context(), list, runner.Options{Engine: on, Seed: seed}, parallel,
 				func(r trace.Result) { tellResult(out, &r) })
 			all.Version = version()
 			if err := cmd.Context().Err(); err != nil {
