@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +72,7 @@ func TestADocumentFromAnEnclaveVerifies(t *testing.T) {
 
 	file := u.document("16", "00ff")
 	v := u.verify(file, "--nonce", "00ff", "--pcr0", pcr0, "--pcr1", image.Measurements.PCR1.String(), "--pcr2", image.Measurements.PCR2.String())
-	require.Equal(t, info.ID, v.ModuleID)
+	require.Equal(t, moduleID(info.ID), v.ModuleID)
 	require.Equal(t, []byte{0, 0xff}, v.Nonce)
 	require.NotEqual(t, zeroPCR, v.PCRs["3"], "of the parent's role")
 	require.NotEqual(t, zeroPCR, v.PCRs["4"], "of the parent's ID")
@@ -125,7 +126,7 @@ func TestTheEnclavesLibraryIsServedByItsKernelsDriver(t *testing.T) {
 	info := u.runImage(image)
 	text := u.waitConsole(info.ID, "nsm: done")
 	for _, line := range []string{
-		"nsm: module " + info.ID + " SHA384 32 PCRs, locked [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15]",
+		"nsm: module " + moduleID(info.ID) + " SHA384 32 PCRs, locked [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15]",
 		"nsm: PCR0 " + zeroPCR, // debug mode
 		"nsm: PCR16 " + extended("hello"),
 		"nsm: refused *request.ExtendPCR ReadOnlyIndex <nil>",
@@ -148,6 +149,12 @@ func TestTheEnclavesLibraryIsServedByItsKernelsDriver(t *testing.T) {
 	require.Equal(t, zeroPCR, v.PCRs["17"], "locked, and so in the document")
 	require.NotContains(t, v.PCRs, "18")
 	t.Log(regexp.MustCompile(`DescribePCR takes \S+`).FindString(text))
+}
+
+// moduleID is the ID of an enclave's NSM: the enclave's own, with the slot's uid in all its 16 digits.
+func moduleID(enclaveID string) string {
+	instance, uid, _ := strings.Cut(enclaveID, "-enc")
+	return fmt.Sprintf("%s-enc%016s", instance, uid)
 }
 
 // extended is a PCR that was extended once.
