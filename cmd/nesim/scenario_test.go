@@ -71,3 +71,22 @@ func TestTheSameSeedIsTheSameRunOnTheCommandLine(t *testing.T) {
 	seeds := strings.Count(u.must("scenario", "run", "--seed", "99", "--tags", "chance", "--parallel", "1"), "seed 99")
 	require.Positive(t, seeds)
 }
+
+func TestReportsAreWrittenWhateverBecomesOfTheScenarios(t *testing.T) {
+	u := newUser(t)
+	file := scenarioFile(t, "name: fails\nsteps:\n- create: {enclave: one}\n  expect_error: ENOSPC\n")
+	dir := t.TempDir()
+	junit, page := filepath.Join(dir, "junit.xml"), filepath.Join(dir, "run.html")
+	_, _, err := u.run("", "scenario", "run", "--report", "junit="+junit, "--report", "html="+page, file)
+	require.Equal(t, 1, exitOf(t, err))
+	for _, report := range []string{junit, page} {
+		text, err := os.ReadFile(report)
+		require.NoError(t, err)
+		require.Contains(t, string(text), "no error, where ENOSPC is expected")
+	}
+	require.Contains(t, u.refused("scenario", "run", "--report", "junit", file), "write it as FORMAT=FILE")
+	require.Contains(t, u.refused("scenario", "run", "--report", "junt=x", file), `no format "junt": choose github`)
+	_, errs, err := u.run("", "scenario", "run", "--tags", "smoke", "--report", "json="+filepath.Join(dir, "none", "x"))
+	require.Equal(t, 1, exitOf(t, err))
+	require.Contains(t, errs, "no such file or directory")
+}

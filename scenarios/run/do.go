@@ -276,6 +276,8 @@ func follow(entries []trace.Entry, w *scenarios.Seen) error {
 func (p *player) exec(ctx context.Context, w *scenarios.Exec) error {
 	cmd := exec.CommandContext(ctx, "sh", "-c", w.Command)
 	cmd.Env = append(os.Environ(), p.environment()...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its children end with it
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

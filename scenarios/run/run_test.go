@@ -174,6 +174,20 @@ func TestWhatIsNotMeantForAnEngineIsSkipped(t *testing.T) {
 	require.Equal(t, "not for the scripted engine", r.Error)
 }
 
+func TestProgramsAreRunBesideRealMachines(t *testing.T) {
+	exec := func(parameters string) trace.Result {
+		s := parse(t, "name: program\nengines: [qemu]\nsteps:\n- create: {enclave: my one}\n- exec: "+parameters)[0]
+		return run.Run(t.Context(), s, run.Options{Engine: stage.QEMU})
+	}
+	r := exec(`{command: "echo CID $NESIM_CID_MY_ONE; exit 3", code: 3, output: "^CID 0"}`)
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	require.Contains(t, exec(`{command: "echo no >&2; exit 1"}`).Error, "exit code 1, not 0: no")
+	require.Contains(t, exec(`{command: echo hi, output: bye}`).Error, `it printed "hi\n", which does not match "bye"`)
+	began := time.Now()
+	require.Contains(t, exec("{command: sleep 50 & sleep 50}\n  timeout: 100ms").Error, "its time limit of 100ms is over")
+	require.Less(t, time.Since(began), 30*time.Second, "its children end with it")
+}
+
 func TestAStageThatCannotBeSetIsAnError(t *testing.T) {
 	r := play(t, "name: bad stage\ninstance: {ne_cpus: \"99\"}\nsteps: [{create: {enclave: one}}]")
 	require.Equal(t, trace.Broken, r.Status)
