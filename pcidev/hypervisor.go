@@ -68,8 +68,7 @@ const EnclaveDebugMode uint64 = 1
 const MaxMemRegions = 4096
 
 // Observer is told what the device did, if the Session implements it too.
-// Calls must be quick; they come from several goroutines, before the driver hears of
-// the same, so that commands are told in their order.
+// Calls must be quick; they come from several goroutines.
 type Observer interface {
 	CommandDone(c Command, req Request, reply Reply) // req nil: unreadable
 	EventRaised(count uint16)                        // the event counter's new value
