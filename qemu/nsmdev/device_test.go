@@ -88,14 +88,12 @@ func TestARequestIsAnsweredAsLinuxAsks(t *testing.T) {
 		g.ask(0, request)
 		g.room(1, 0x3000)
 		g.ring.Kick()
-		calls := g.ring.Calls
 		require.Empty(t, g.used(0))
 		// Linux looks for both at the first interrupt.
 		head, n, ok := g.ring.Pop()
 		require.True(t, ok)
 		require.Equal(t, 1, head)
 		require.Equal(t, fmt.Sprintf("%s/%d/12288", request, len(request)), string(g.rooms[1][:n]))
-		require.LessOrEqual(t, g.ring.Calls, calls+1)
 	}
 }
 
