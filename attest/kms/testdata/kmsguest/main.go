@@ -19,6 +19,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -41,7 +42,9 @@ func main() {
 		fmt.Printf("kms: secret %s\n", secret)
 	}
 	fmt.Println("kms: done")
-	select {} // the console of an enclave that has ended cannot be read
+	for { // the console of an enclave that has ended cannot be read
+		time.Sleep(time.Hour)
+	}
 }
 
 func decrypt(args []string) ([]byte, error) {

@@ -58,7 +58,9 @@ func main() {
 	}
 	fmt.Println("nsm: DescribePCR takes", time.Since(start)/times)
 	fmt.Println("nsm: done")
-	select {}
+	for { // the console of an enclave that has ended cannot be read
+		time.Sleep(time.Hour)
+	}
 }
 
 // ask sends a request that is granted.
