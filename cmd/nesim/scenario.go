@@ -23,7 +23,7 @@ func scenario() *cobra.Command {
 			return errors.Join(cmd.Help(), usageError{errors.New("a command is missing")})
 		},
 	}
-	cmd.AddCommand(scenarioRun(), scenarioLint(), scenarioList(), scenarioSchema(), scenarioRecord(), scenarioReplay())
+	cmd.AddCommand(scenarioRun(), scenarioMerge(), scenarioLint(), scenarioList(), scenarioSchema(), scenarioRecord(), scenarioReplay())
 	return cmd
 }
 

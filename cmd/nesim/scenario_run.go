@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -12,12 +13,13 @@ import (
 
 	"github.com/nesim/nesim/scenarios/report"
 	runner "github.com/nesim/nesim/scenarios/run"
+	"github.com/nesim/nesim/scenarios/shard"
 	"github.com/nesim/nesim/scenarios/stage"
 	"github.com/nesim/nesim/scenarios/trace"
 )
 
 func scenarioRun() *cobra.Command {
-	var engine string
+	var engine, part string
 	var tags, reports []string
 	var seed uint64
 	var parallel int
@@ -25,13 +27,20 @@ func scenarioRun() *cobra.Command {
 		Use:   "run [PATH...]",
 		Short: "Play the scenarios of files and folders; the built-in suite where none is named",
 		Long: "Play the scenarios of files and folders, or of the built-in suite where none is named.\n\n" +
-			"The exit code is 1 when a scenario fails and 2 when a file cannot be understood.",
+			"The exit code is 1 when a scenario fails and 2 when a file cannot be understood.\n\n" +
+			"--shard i/n plays the i-th of n parts, for n machines to share the work; --report json=FILE is what nesim scenario\n" +
+			"merge puts together again. --shard auto takes i and n from the variables of an Indexed Job of Kubernetes\n" +
+			"(with NESIM_SHARDS set to its completions), GitLab, CircleCI, Buildkite or Azure Pipelines.",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			on := stage.Engine(engine)
 			if on != stage.Scripted && on != stage.QEMU {
 				return usageError{fmt.Errorf("no engine %q: choose scripted or qemu", engine)}
 			}
 			if err := checkReports(reports); err != nil {
+				return usageError{err}
+			}
+			share, err := shardOf(part, os.Getenv)
+			if err != nil {
 				return usageError{err}
 			}
 			list, err := loadScenarios(cmd, paths)
@@ -41,14 +50,20 @@ func scenarioRun() *cobra.Command {
 			if list = runner.Choose(list, tags); len(list) == 0 {
 				return usageError{errors.New("no scenario has one of these tags")}
 			}
-			live := report.Terminal(cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout()) && coloured(os.Getenv))
+			if share.Count > 0 {
+				list = shard.Select(list, share) // which may leave none: there are more shards than scenarios
+			}
+			live := liveReport(cmd)
 			all := runner.All(cmd.Context(), list, runner.Options{Engine: on, Seed: seed}, parallel,
 				func(r trace.Result) { _ = live.Result(&r) }) // Summary has its error too
-			all.Version = version()
+			all.Version, all.Engine, all.Seed = version(), engine, seed
+			if share.Count > 0 {
+				all.Shard = share.String()
+			}
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
-			return tellRun(live, &all, reports)
+			return tellRun(cmd, live, &all, reports)
 		},
 	}
 	f := cmd.Flags()
@@ -56,8 +71,34 @@ func scenarioRun() *cobra.Command {
 	f.StringSliceVar(&tags, "tags", nil, "only scenarios with one of these tags")
 	f.Uint64Var(&seed, "seed", 0, "of all that is left to chance (default: the scenario's, or 1)")
 	f.IntVar(&parallel, "parallel", 0, "scenarios at a time (default: as many as there are processors)")
-	f.StringArrayVar(&reports, "report", nil, "write a report, FORMAT=FILE; formats: "+strings.Join(report.Formats(), ", "))
+	f.StringVar(&part, "shard", "", "only a part: the i-th of n, as i/n, or auto")
+	reportFlag(cmd, &reports)
 	return cmd
+}
+
+// shardOf reads --shard; without one there is none, whatever the environment says.
+func shardOf(flag string, env func(string) string) (s shard.Shard, err error) {
+	switch flag {
+	case "":
+		return s, nil
+	case "auto":
+		s, err = shard.FromEnv(env)
+	default:
+		s, err = shard.Parse(flag)
+	}
+	if err != nil {
+		return s, fmt.Errorf("--shard %.40s: %w", flag, err)
+	}
+	return s, nil
+}
+
+func reportFlag(cmd *cobra.Command, reports *[]string) {
+	cmd.Flags().StringArrayVar(reports, "report", nil,
+		"write a report, FORMAT=FILE, where - is standard output; formats: "+strings.Join(report.Formats(), ", "))
+}
+
+func liveReport(cmd *cobra.Command) *report.Live {
+	return report.Terminal(cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout()) && coloured(os.Getenv))
 }
 
 // checkReports finds out, before all the work, whether the reports that are asked for can be written.
@@ -75,10 +116,14 @@ func checkReports(reports []string) error {
 }
 
 // tellRun tells how all went, and writes the reports.
-func tellRun(live *report.Live, all *trace.Run, reports []string) error {
+func tellRun(cmd *cobra.Command, live *report.Live, all *trace.Run, reports []string) error {
 	errs := []error{live.Summary(all)}
 	for _, r := range reports {
 		format, file, _ := strings.Cut(r, "=")
+		if file == "-" {
+			errs = append(errs, report.Write(format, cmd.OutOrStdout(), all))
+			continue
+		}
 		errs = append(errs, writeReport(format, file, all))
 	}
 	if failed := all.Count(trace.Failed) + all.Count(trace.Broken); failed > 0 {
@@ -87,11 +132,27 @@ func tellRun(live *report.Live, all *trace.Run, reports []string) error {
 	return errors.Join(errs...)
 }
 
+// writeReport writes a whole report or none: into a new file beside it, which takes its name at the end. What is there and
+// is no regular file (a device, a pipe, a link) stays what it is and is written to.
 func writeReport(format, file string, all *trace.Run) error {
-	f, err := os.Create(file)
-	if err != nil {
-		return err
+	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		return cmp.Or(report.Write(format, f, all), f.Close())
 	}
-	err = report.Write(format, f, all)
-	return cmp.Or(err, f.Close())
+	part := file + "." + rand.Text()
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, errors.Unwrap(err)) // not by the name of the part
+	}
+	err = cmp.Or(report.Write(format, f, all), f.Close())
+	if err == nil {
+		err = os.Rename(part, file)
+	}
+	if err != nil {
+		os.Remove(part)
+	}
+	return err
 }

@@ -48,7 +48,9 @@ type Result struct {
 type Run struct {
 	Version string    `json:"nesim_version"`
 	Started time.Time `json:"started"`
-	Shard   string    `json:"shard,omitempty"` // i/n
+	Shard   string    `json:"shard,omitempty"`  // i/n
+	Engine  string    `json:"engine,omitempty"` // scripted or qemu
+	Seed    uint64    `json:"seed,omitempty"`   // of all scenarios; 0: each its own
 	Results []Result  `json:"results"`
 }
 

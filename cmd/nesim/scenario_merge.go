@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nesim/nesim/scenarios/report"
+	"github.com/nesim/nesim/scenarios/shard"
+	"github.com/nesim/nesim/scenarios/trace"
+)
+
+func scenarioMerge() *cobra.Command {
+	var reports []string
+	cmd := &cobra.Command{
+		Use:   "merge FILE...",
+		Short: "Put the JSON reports of all shards of a run together",
+		Long: "Put the JSON reports of all shards of a run together (nesim scenario run --shard i/n --report json=FILE), tell how\n" +
+			"all went, and write the reports that the run would have written on one machine.\n\n" +
+			"The exit code is 1 when a scenario failed, and when a shard is missing, is given twice, or is of another run.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			if err := checkReports(reports); err != nil {
+				return usageError{err}
+			}
+			var runs []*trace.Run
+			for _, file := range files {
+				run, err := readShard(file)
+				if err != nil {
+					return err
+				}
+				runs = append(runs, run)
+			}
+			all, err := shard.Merge(runs)
+			if err != nil {
+				return err
+			}
+			return tellRun(cmd, liveReport(cmd), all, reports)
+		},
+	}
+	reportFlag(cmd, &reports)
+	return cmd
+}
+
+// readShard reads the JSON report of a shard.
+func readShard(file string) (*trace.Run, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	run, err := report.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if _, err := shard.Of(run); err != nil {
+		return nil, fmt.Errorf("%s: %w: it has to be written by nesim scenario run --shard i/n", file, err)
+	}
+	return run, nil
+}
