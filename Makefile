@@ -28,8 +28,8 @@ build: programs ## bin/nesim, static, and bin/hello to pack into an enclave
 demo: deps build ## an enclave's life from EIF to its end, in a minute or so
 	@scenarios/demo.sh
 
-samples: # what the tests of conformance take out of the kernel's source
-	@qemu/setup/fetch.sh --conformance
+samples: # what the tests alone need: a sample out of the kernel's source, and a Chromium to open HTML reports in
+	@qemu/setup/fetch.sh --conformance --chromium
 
 test: deps samples build ## every test, microvms included (needs a C compiler)
 	$(GO) test -timeout 20m ./...

@@ -10,13 +10,16 @@
 #
 #   CACHE/busybox/busybox           --parent: the primary VM's shell and tools (Debian trixie's busybox-static)
 #   CACHE/sample/ne_ioctl_sample.c  --conformance: a program for the NE driver, out of Debian trixie's linux-source
+#   CACHE/chromium/chromium         --chromium: a browser for the tests of HTML reports, with its own libraries and a
+#                                   font but the system's libc (Debian bookworm's build)
 #
-# usage: fetch.sh [--parent] [--conformance] [CACHE]
+# usage: fetch.sh [--parent] [--conformance] [--chromium] [CACHE]
 #
 # CACHE is $NESIM_CACHE, or .cache at the top of this checkout.
 #
 #   NESIM_QEMU     a QEMU to use as it is (>= 10.2); one that is good enough on PATH is found by itself
 #   NESIM_KERNEL   a kernel to use as it is, and NESIM_MODULES its modules folder
+#   NESIM_CHROMIUM a Chromium to use as it is; one on PATH is found by itself
 #   NESIM_MIRROR   a Debian mirror to fetch from, where apt on this machine knows none
 #   NESIM_KEYRING  a Debian archive keyring, where the package debian-archive-keyring is not installed
 #
@@ -31,6 +34,9 @@ readonly QEMU_DEVICES='vhost-user-vsock-device vhost-user-test-device'
 readonly QEMU_SUITE=forky QEMU_PACKAGE=qemu-system-x86
 readonly KERNEL_SUITE=trixie KERNEL_PACKAGE=linux-image-cloud-amd64
 readonly BUSYBOX_PACKAGE=busybox-static SOURCE_PACKAGE=linux-source
+readonly CHROMIUM_SUITE=bookworm CHROMIUM_PACKAGES='chromium fonts-dejavu-core libnss3'
+# What Chromium's packages ask for and no headless one uses; and libc, which is the system's.
+readonly CHROMIUM_WITHOUT='libc6 perl perl-base x11-utils xdg-utils systemd systemd-sysv adwaita-icon-theme'
 readonly SAMPLE=samples/nitro_enclaves/ne_ioctl_sample.c
 # What an enclave loads (vsock and NSM over virtio-mmio), and what a primary VM loads (the NE driver, pvpanic).
 readonly MODULES='virtio_mmio vsock vmw_vsock_virtio_transport nsm nitro_enclaves pvpanic-mmio pvpanic-pci'
@@ -45,6 +51,7 @@ main() {
 		case $1 in
 		--parent) parts="$parts busybox" ;;
 		--conformance) parts="$parts sample" ;;
+		--chromium) parts="$parts chromium" ;;
 		*) fail "unknown option $1: see the top of $here/fetch.sh" ;;
 		esac
 		shift
@@ -122,6 +129,20 @@ want_kernel() {
 want_busybox() { ! in_place busybox; }
 want_sample() { ! in_place sample; }
 
+want_chromium() {
+	local own
+	if [ -n "${NESIM_CHROMIUM:-}" ]; then
+		"$NESIM_CHROMIUM" --version >/dev/null 2>&1 || fail "NESIM_CHROMIUM=$NESIM_CHROMIUM does not run"
+		say "using your Chromium: $NESIM_CHROMIUM"
+		return 1
+	fi
+	if own=$(command -v chromium || command -v chromium-browser || command -v google-chrome) && "$own" --version >/dev/null 2>&1; then
+		say "using the Chromium on PATH: $own"
+		return 1
+	fi
+	! in_place chromium
+}
+
 own_parts() {
 	echo "or point nesim at your own: NESIM_QEMU (a QEMU >= $MIN_QEMU), NESIM_KERNEL (a vmlinuz with virtio-mmio, vsock" \
 		"and NSM) and NESIM_MODULES (its modules folder)"
@@ -149,17 +170,20 @@ mirrors() {
 		sed -nE "s#^'([^']*)/dists/($names)/InRelease'.*#\1#p" | awk '!seen[$0]++' || true
 }
 
-# use_suite SUITE reads SUITE's package list from the first mirror that has it, signed by Debian.
+# use_suite SUITE [PACKAGE...] reads SUITE's package list from the first mirror that has it, signed by Debian. The
+# packages named count as installed, so they are not fetched.
 use_suite() {
-	local mirror dated=yes
+	local mirror package dated=yes
 	APT=$CACHE/apt/$1
 	LOG=$APT/log
 	mkdir -p "$APT/lists/partial" "$APT/cache/archives/partial"
 	# forky moves on while a mirror may be frozen in time: only its release file may be past its date.
 	[ "$1" != forky ] || dated=no
 	write_apt_conf
-	# QEMU's services of the host are of no use to us: systemd counts as installed, so it is not fetched.
-	printf 'Package: systemd\nStatus: install ok installed\nVersion: 9999\nArchitecture: amd64\nMaintainer: none\nDescription: none\n' >"$APT/status"
+	for package in "${@:2}"; do
+		printf '%s\n' "Package: $package" 'Status: install ok installed' 'Version: 9999' 'Architecture: amd64' \
+			'Multi-Arch: foreign' 'Maintainer: none' 'Description: none' ''
+	done >"$APT/status"
 	say "reading Debian's package list ($1)"
 	for mirror in $MIRRORS; do
 		echo "deb [arch=amd64 target=Packages check-valid-until=$dated signed-by=$KEYRING] $mirror $1 main" >"$APT/sources.list"
@@ -218,7 +242,7 @@ why() {
 
 fetch_qemu() {
 	local start=$SECONDS deb version
-	use_suite "$QEMU_SUITE"
+	use_suite "$QEMU_SUITE" systemd    # QEMU's services of the host are of no use to us
 	version=$(apt-cache -c "$APT/apt.conf" show "$QEMU_PACKAGE" | sed -n 's/^Version: \([0-9]*:\)\?\([0-9.]*\).*/\2/p' | sed -n 1p)
 	printf '%s\n' "$MIN_QEMU" "$version" | sort -V -C ||
 		fail "this mirror's $QEMU_SUITE has QEMU $version, older than $MIN_QEMU: set NESIM_MIRROR to a newer one, $(own_parts)"
@@ -300,6 +324,54 @@ fetch_sample() {
 		tar -xJO --wildcards "*/$SAMPLE" >"$TMP/sample/${SAMPLE##*/}" 2>"$LOG" || fail "cannot unpack $package: $(why)"
 	put_in_place sample
 	say "$SAMPLE is ready in $CACHE/sample ($((SECONDS - start)) s)"
+}
+
+fetch_chromium() {
+	local start=$SECONDS deb
+	# shellcheck disable=SC2086 # lists of packages
+	use_suite "$CHROMIUM_SUITE" $CHROMIUM_WITHOUT
+	say "downloading Chromium and its libraries (about 145 MB)"
+	# shellcheck disable=SC2086
+	run apt-get -y --download-only install $CHROMIUM_PACKAGES || fail "apt cannot fetch Chromium: $(why)"
+	for deb in "$APT"/cache/archives/*.deb; do
+		dpkg-deb -x "$deb" "$TMP/deb-chromium" 2>"$LOG" || fail "cannot unpack ${deb##*/}: $(why)"
+	done
+	pick_chromium "$TMP/deb-chromium" "$TMP/chromium"
+	"$TMP/chromium/chromium" --version >/dev/null 2>"$LOG" || fail "the Chromium just unpacked in $TMP/chromium does not run: $(why)"
+	put_in_place chromium
+	say "Chromium is ready in $CACHE/chromium ($(size chromium), $((SECONDS - start)) s)"
+}
+
+# pick_chromium FROM TO takes the browser, the libraries that it is linked with or opens itself (NSS's), a font, the
+# licences, and writes the program to start. libc is not among FROM's libraries: the system's goes with its ld.so.
+pick_chromium() {
+	local lib=$1/usr/lib/x86_64-linux-gnu path
+	path=$lib:$lib/pulseaudio:$1/lib/x86_64-linux-gnu
+	mkdir -p "$2/lib" "$2/fonts" "$2/doc"
+	cp -r "$1/usr/lib/chromium" "$2/program"
+	find "$2/program" \( -name '*.TOC' -o -name 'libVkLayer*' -o -path '*/locales/*' ! -name en-US.pak \) -delete
+	cp "$lib"/lib{softokn3,freebl3,freeblpriv3,nssckbi}.so "$2/lib"
+	LD_LIBRARY_PATH=$path ldd "$2"/program/{chromium,*.so} "$2"/lib/* | sed -nE 's/.* => ([^ ]+) \(.*/\1/p' | sort -u |
+		while read -r path; do [[ $path != "$1"/* ]] || cp -L "$path" "$2/lib"; done
+	cp "$1"/usr/share/fonts/truetype/dejavu/DejaVuSans{,-Bold,Mono,Mono-Bold}.ttf "$2/fonts"
+	(cd "$1/usr/share/doc" && find -L . -name copyright -exec cp -L --parents {} "$2/doc" \;)
+	cat >"$2/fonts/fonts.conf" <<-'EOF'
+		<?xml version="1.0"?>
+		<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+		<fontconfig>
+			<dir prefix="relative">.</dir>
+			<cachedir prefix="xdg">fontconfig</cachedir>
+			<alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+			<alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+		</fontconfig>
+	EOF
+	cat >"$2/chromium" <<-'EOF'
+		#!/bin/sh
+		D=$(CDPATH= cd -P -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
+		export LD_LIBRARY_PATH="$D/lib" FONTCONFIG_FILE="$D/fonts/fonts.conf"
+		exec "$D/program/chromium" "$@"
+	EOF
+	chmod 755 "$2/chromium"
 }
 
 # pick_modules FROM TO copies MODULES and what they need, unpacked, and writes TO/modules.dep as depmod would:

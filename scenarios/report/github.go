@@ -25,8 +25,8 @@ func writeGitHub(w io.Writer, run *trace.Run) error {
 			continue
 		}
 		file, line := where(r)
-		p.printf("::error file=%s,line=%d,title=%s::%s\n", githubProperty.Replace(printable(file)), max(line, 1),
-			githubProperty.Replace(printable(r.Name)), githubMessage.Replace(harmless(reason(r))))
+		p.printf("::error file=%s,line=%d,title=%s::%s\n", githubProperty.Replace(harmless(printable(file))), max(line, 1),
+			githubProperty.Replace(harmless(printable(r.Name))), githubMessage.Replace(harmless(reason(r))))
 		p.printf("::group::%s\n", githubMessage.Replace(harmless(printable(r.Name))))
 		p.printf("engine %s, seed %d\n", harmless(printable(r.Engine)), r.Seed)
 		for _, line := range story(r) {
@@ -34,8 +34,8 @@ func writeGitHub(w io.Writer, run *trace.Run) error {
 		}
 		p.printf("::endgroup::\n")
 	}
-	p.printf("%s\n", counts(run))
+	p.printf("%s\n", harmless(counts(run)))
 	return p.err
 }
 
-func harmless(text string) string { return strings.ReplaceAll(text, "##", "# #") }
+func harmless(text string) string { return strings.ReplaceAll(text, "#[", "# [") }

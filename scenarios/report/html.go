@@ -25,7 +25,19 @@ var (
 // writeHTML writes a page that needs nothing else. Its data is JSON with <, > and & escaped, in a block that browsers
 // do not run; its policy (Content Security Policy) lets it run its own script only, and fetch nothing.
 func writeHTML(w io.Writer, run *trace.Run) error {
-	data, err := json.Marshal(run)
+	// JavaScript's numbers cannot hold a seed's 64 bits: the page has it as a string.
+	type result struct {
+		trace.Result
+		Seed uint64 `json:"seed,string"`
+	}
+	page := struct {
+		trace.Run
+		Results []result `json:"results"`
+	}{Run: *run}
+	for _, r := range run.Results {
+		page.Results = append(page.Results, result{r, r.Seed})
+	}
+	data, err := json.Marshal(page)
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func stamp(d time.Duration) string { return fmt.Sprintf("+%.6fs", d.Seconds()) }
 func story(r *trace.Result) (lines []string) {
 	for i := range r.Steps {
 		s := &r.Steps[i]
-		lines = append(lines, fmt.Sprintf("%-8s %s: %s", s.Status, place(s.File, s.Line), printable(s.Name)))
+		lines = append(lines, fmt.Sprintf("%-8s %s: %s", printable(string(s.Status)), place(s.File, s.Line), printable(s.Name)))
 		if s.Error != "" {
 			lines = append(lines, "         "+printable(s.Error))
 		}
