@@ -124,10 +124,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.out = p
 	for first := true; ; first = false {
-		if err := c.writeError(); err != nil {
-			n := len(p) - len(c.out)
-			c.out = nil
-			return n, c.opError("write", err)
+		if len(c.out) > 0 || first { // once all is out, what becomes of the connection is for the next call
+			if err := c.writeError(); err != nil {
+				n := len(p) - len(c.out)
+				c.out = nil
+				return n, c.opError("write", err)
+			}
 		}
 		if len(c.out) == 0 {
 			c.out = nil

@@ -84,6 +84,26 @@ func TestGuestClosesBothEnds(t *testing.T) {
 	s.quiet()
 }
 
+func TestWhatTheGuestHasTakenIsWrittenThoughItClosesAtOnce(t *testing.T) {
+	connect, conns := accepting()
+	g := boot(t, newDevice(t, Config{Connect: connect}), linux)
+	for n := range uint32(1000) { // as the parent's answer to a heartbeat is taken: the guest may be quicker than the writer
+		s := g.stream(1000+n, 9000)
+		s.say(opRequest, 0, "")
+		s.hear(opResponse)
+		c := <-conns
+		wait := background(func() {
+			_, err := c.Write([]byte{0xb7})
+			require.NoError(t, err)
+		})
+		s.hear(opRW)
+		s.say(opShutdown, shutdownBoth, "")
+		s.hear(opRst)
+		wait()
+		require.NoError(t, c.Close())
+	}
+}
+
 func TestHostClosesItsWritingEnd(t *testing.T) {
 	s, c := connected(t)
 	c.Write([]byte("done"))
