@@ -35,7 +35,7 @@ func heartbeat() (cid uint32, err error) {
 }
 
 func heartbeatTo(cid uint32) error {
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open vsock: %w", err)
 	}
@@ -44,7 +44,7 @@ func heartbeatTo(cid uint32) error {
 	if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &limit); err != nil {
 		return fmt.Errorf("limit connect: %w", err)
 	}
-	if err := unix.Connect(fd, &unix.SockaddrVM{CID: cid, Port: heartbeatPort}); err != nil {
+	if err := connect(fd, &unix.SockaddrVM{CID: cid, Port: heartbeatPort}); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	if _, err := unix.Write(fd, []byte{heartbeatByte}); err != nil {
@@ -60,6 +60,25 @@ func heartbeatTo(cid uint32) error {
 		return fmt.Errorf("answered with byte %#x instead of %#x", answer[0], heartbeatByte)
 	}
 	return nil
+}
+
+// connect connects a non-blocking socket, and makes it a blocking one. A blocking connect with a time limit would be
+// given up at the first signal, of which Go's runtime sends its own threads some, and the parent would see a reset.
+func connect(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	for err == unix.EINPROGRESS || err == unix.EINTR {
+		if _, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1); err != nil {
+			continue
+		}
+		errno, failed := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err = failed; err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return unix.SetNonblock(fd, false)
 }
 
 // raiseLoopback brings the loopback interface up, for workloads that talk to themselves over TCP.

@@ -22,6 +22,26 @@ func TestAnArgumentIsALine(t *testing.T) {
 	}
 }
 
+func TestConnectWaitsWithoutBlocking(t *testing.T) {
+	tcp := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	to, from := tcp(), tcp()
+	require.NoError(t, unix.Bind(to, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	addr, err := unix.Getsockname(to)
+	require.NoError(t, err)
+	require.ErrorIs(t, connect(tcp(), addr), unix.ECONNREFUSED)
+
+	require.NoError(t, unix.Listen(to, 1))
+	require.NoError(t, connect(from, addr))
+	flags, err := unix.FcntlInt(uintptr(from), unix.F_GETFL, 0)
+	require.NoError(t, err)
+	require.Zero(t, flags&unix.O_NONBLOCK, "from here on it may block")
+}
+
 func TestTheWorkloadIsReadOnce(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
