@@ -45,10 +45,16 @@ func command(line string) (answer string, act func()) {
 		return "crashing", crash
 	case "panic":
 		return "panicking the kernel", panicKernel
+	case "poweroff":
+		return "powering off", func() { restart(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+	case "reboot":
+		return "rebooting", func() { restart(unix.LINUX_REBOOT_CMD_RESTART) }
+	case "triple-fault":
+		return "faulting", tripleFault
 	case "hang":
 		return "hanging", func() { unix.Kill(os.Getpid(), unix.SIGSTOP) }
 	}
-	return "error: commands are env, attest [NONCE], exit N, crash, panic, hang", nil
+	return "error: commands are env, attest [NONCE], exit N, crash, panic, poweroff, reboot, triple-fault, hang", nil
 }
 
 // crash dies by SIGSEGV with the kernel's own handling: the runtime's would print a long trace and exit with a code.
@@ -63,4 +69,20 @@ func panicKernel() {
 	if err := os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0); err != nil {
 		fmt.Println("hello: panic the kernel:", err)
 	}
+}
+
+// restart has the kernel end the machine, by a command of reboot(2).
+func restart(command int) {
+	unix.Sync()
+	if err := unix.Reboot(command); err != nil {
+		fmt.Println("hello: reboot:", err)
+	}
+}
+
+// tripleFault has the kernel restart by a triple fault: Documentation/ABI/testing/sysfs-kernel-reboot.
+func tripleFault() {
+	if err := os.WriteFile("/sys/kernel/reboot/type", []byte("triple"), 0); err != nil {
+		fmt.Println("hello: choose a triple fault:", err)
+	}
+	restart(unix.LINUX_REBOOT_CMD_RESTART)
 }

@@ -6,6 +6,9 @@
 //	exit N          exits with code N
 //	crash           dies by SIGSEGV
 //	panic           panics the enclave's kernel
+//	poweroff        powers off
+//	reboot          reboots, as the kernel's command line says
+//	triple-fault    reboots by a triple fault, which is what a processor does that cannot go on
 //	hang            stops, as a dead-locked workload does: the console falls silent and nothing answers any more,
 //	                while the machine itself idles on
 //

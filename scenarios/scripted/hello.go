@@ -96,7 +96,7 @@ func (g *guest) control(c vsock.Conn) {
 	g.react()
 }
 
-// endings are the commands that end the enclave. The second line's are not cmd/hello's, whose guest cannot do them.
+// endings are the commands that end the enclave.
 var endings = map[string]struct {
 	answer string
 	how    How
@@ -125,7 +125,7 @@ func (g *guest) command(line string) (answer string, act func()) {
 	case "hang":
 		return "hanging", g.hang
 	}
-	return "error: commands are env, attest [NONCE], exit N, crash, panic, hang", nil
+	return "error: commands are env, attest [NONCE], exit N, crash, panic, poweroff, reboot, triple-fault, hang", nil
 }
 
 func (g *guest) attestation(nonce string) string {
