@@ -139,17 +139,32 @@ func (i *faultyInterrupts) Trigger(vector int) {
 			times = f.Times
 		}
 	}
+	for range times {
+		i.raise(vector, name, delay)
+		delay += i.gap()
+	}
+}
+
+// raise raises an interrupt now or later.
+func (i *faultyInterrupts) raise(vector int, name string, delay time.Duration) {
 	raise := func() {
-		for range times {
-			i.stage.note("device", trace.Interrupt, name)
-			i.Interrupts.Trigger(vector)
-		}
+		i.stage.note("device", trace.Interrupt, name)
+		i.Interrupts.Trigger(vector)
 	}
 	if delay > 0 {
 		i.after(delay, raise)
 		return
 	}
 	raise()
+}
+
+// gap is the time between interrupts that come several at once: on a virtual clock one that meets the driver's commands,
+// of commandTime each, never at the same instant, so that which interrupt a command answers is not for Go's scheduler.
+func (i *faultyInterrupts) gap() time.Duration {
+	if i.stage.cfg.Engine == Scripted {
+		return 1009 * time.Nanosecond
+	}
+	return 0
 }
 
 // faultyHypervisor wraps sessions.
