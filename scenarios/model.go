@@ -214,7 +214,7 @@ type (
 	}
 	Call struct {
 		Enclave string `yaml:"enclave" required:"true"`
-		Command string `yaml:"command" doc:"exit N, crash, panic, hang, env, attest NONCE" required:"true"`
+		Command string `yaml:"command" doc:"exit N, crash, panic, poweroff, reboot, triple-fault, hang, env, attest NONCE" required:"true"`
 		Answer  string `yaml:"answer" doc:"a regular expression"`
 	}
 	Attest struct {
@@ -234,7 +234,7 @@ type (
 	Slot struct {
 		Enclave string  `yaml:"enclave" required:"true"`
 		State   string  `yaml:"state" enum:"init,running,stopped,freed"`
-		Memory  Size    `yaml:"memory"`
+		Memory  *Size   `yaml:"memory"`
 		Regions *uint64 `yaml:"regions"`
 		CPUs    *uint64 `yaml:"cpus"`
 		CID     *uint64 `yaml:"cid"`
@@ -249,7 +249,7 @@ type (
 	}
 	Signal struct {
 		Enclave string `yaml:"enclave" required:"true"`
-		Signal  string `yaml:"signal" required:"true" enum:"kill,stop,cont"`
+		Signal  string `yaml:"signal" doc:"oom: as the host's kernel kills when it is out of memory" required:"true" enum:"kill,stop,cont,oom"`
 	}
 	ExitProcess struct {
 		Process string `yaml:"process" required:"true"`

@@ -175,8 +175,8 @@ func (p *player) compareSlot(e *enclave, w *scenarios.Slot) error {
 	switch {
 	case w.State != "" && w.State != state:
 		return unlike("its state is %s, not %s", state, w.State)
-	case w.Memory != 0 && uint64(w.Memory) != got.MemSize:
-		return unlike("it has %d KiB of memory, not %d", got.MemSize>>10, w.Memory>>10)
+	case w.Memory != nil && uint64(*w.Memory) != got.MemSize:
+		return unlike("it has %d KiB of memory, not %d", got.MemSize>>10, *w.Memory>>10)
 	case w.Regions != nil && *w.Regions != got.MemRegions:
 		return unlike("it has %d regions, not %d", got.MemRegions, *w.Regions)
 	case w.CPUs != nil && *w.CPUs != got.NrVCPUs:
@@ -205,12 +205,15 @@ func (p *player) ended(ctx context.Context, w *scenarios.Ended) error {
 	return nil
 }
 
-var signals = map[string]os.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP, "cont": syscall.SIGCONT}
+var signals = map[string]os.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP, "cont": syscall.SIGCONT, "oom": syscall.SIGKILL}
 
 func (p *player) signal(s *scenarios.Signal) error {
 	e, err := p.enclave(s.Enclave)
 	if err != nil {
 		return err
+	}
+	if s.Signal == "oom" {
+		p.note(e.name, trace.Fault, "the host is out of memory, and its kernel picks this VMM")
 	}
 	return p.stage.Kill(e.slot, signals[s.Signal])
 }
