@@ -36,6 +36,7 @@ const (
 	ends      = "a connection or a listener"
 	memories  = "memory"
 	slots     = "a slot"
+	images    = "an image"
 )
 
 func (c *checker) fail(at Place, format string, args ...any) {
@@ -96,6 +97,9 @@ func (c *checker) values(s *Step) {
 			c.fail(s.Place, "%q is no regular expression: %v", pattern, err)
 		}
 	}
+	if s.Build != nil && (s.Build.As == "hello" || s.Build.As == "none") {
+		c.fail(s.Place, "%q is the name of an image already: choose another", s.Build.As)
+	}
 	scripted := s.Start != nil && s.Start.Does != nil || s.Run != nil && s.Run.Does != nil
 	switch {
 	case s.Fault != nil:
@@ -149,6 +153,8 @@ func (c *checker) pci(s *Step) {
 // makes are the things that the step gives names.
 func (s *Step) makes() []thing {
 	switch {
+	case s.Build != nil:
+		return []thing{{images, s.Build.As}}
 	case s.Create != nil:
 		return []thing{{enclaves, s.Create.Enclave}, {processes, s.Create.Process}}
 	case s.Run != nil:

@@ -71,6 +71,7 @@ type Step struct {
 	ExpectError string   `yaml:"expect_error" doc:"the error that the step must fail with: an errno's name or one of NE_ERR_*"`
 
 	Include   string            `yaml:"include" doc:"in place of this step those of a file: a list of steps"`
+	Build     *Build            `yaml:"build" doc:"build an image"`
 	Create    *Create           `yaml:"create" doc:"NE_CREATE_VM"`
 	AddMemory *AddMemory        `yaml:"add_memory" doc:"map huge pages, load an image into them, NE_SET_USER_MEMORY_REGION"`
 	AddCPU    *AddCPU           `yaml:"add_cpu" doc:"NE_ADD_VCPU"`
@@ -108,6 +109,12 @@ type Step struct {
 
 // The steps' parameters.
 type (
+	Build struct {
+		As      string `yaml:"as" doc:"a name for the image" required:"true"`
+		Rootfs  string `yaml:"rootfs" doc:"a folder, as build-enclave's --rootfs; default that of the hello enclave"`
+		Cmdline string `yaml:"cmdline" doc:"the kernel's command line; default nesim's"`
+		Sign    string `yaml:"sign" doc:"with a certificate that is valid, has expired, or is another key's; default not at all" enum:"valid,expired,forged"`
+	}
 	Create struct {
 		Enclave string `yaml:"enclave" doc:"a name for it" required:"true"`
 		Process string `yaml:"process" doc:"the parent's process; made when it is first named"`
@@ -116,7 +123,7 @@ type (
 		Enclave    string `yaml:"enclave" required:"true"`
 		Size       Size   `yaml:"size" doc:"such as 256M; default that of the memory again"`
 		PageSize   Size   `yaml:"page_size" doc:"4K, 64K, 2M (default) or 1G"`
-		Image      string `yaml:"image" doc:"hello, a file, or none (default)"`
+		Image      string `yaml:"image" doc:"hello, one that was built, a file, or none (default)"`
 		Corrupt    *Size  `yaml:"corrupt" doc:"a byte of the image, at this offset, is changed once it is loaded"`
 		Contiguous uint64 `yaml:"contiguous_pages" doc:"physically contiguous pages before a hole comes; default all"`
 		Node       int    `yaml:"node" doc:"NUMA node of the pages"`
@@ -154,7 +161,7 @@ type (
 		Process string     `yaml:"process"`
 		CPUs    int        `yaml:"cpus" doc:"default 2"`
 		Memory  Size       `yaml:"memory" doc:"default 128M"`
-		Image   string     `yaml:"image" doc:"hello (default) or a file"`
+		Image   string     `yaml:"image" doc:"hello (default), one that was built, or a file"`
 		CID     uint64     `yaml:"cid"`
 		Debug   bool       `yaml:"debug"`
 		Does    *Behaviour `yaml:"does"`

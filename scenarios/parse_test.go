@@ -89,6 +89,8 @@ func TestAMistakeIsToldWithItsPlaceAndTheRightSpelling(t *testing.T) {
 		"impossible fault":   {"name: x\nfaults: [{at: start, do: delay}]\nsteps: []", "a fault at start cannot do delay"},
 		"impossible chance":  {"name: x\nfaults: [{at: start, do: refuse, chance: 2}]\nsteps: []", "a chance of 2"},
 		"regular expression": {"name: x\nsteps:\n  - run: {enclave: e}\n  - console: {enclave: e, regexp: \"(\"}", `"(" is no regular expression`},
+		"a taken image":      {"name: x\nsteps:\n  - build: {as: hello}", `"hello" is the name of an image already`},
+		"a bad signature":    {"name: x\nsteps:\n  - build: {as: x, sign: expird}", `no "expird" here ("expired" is meant?)`},
 		"real time":          {"name: x\nsteps:\n  - exec: {command: ls}", "give the scenario engines: [qemu]"},
 		"scripted only":      {"name: x\nsteps:\n  - run: {enclave: e, does: {mute: true}}", `f.yaml:3:5: does is for scripted enclaves: give the scenario engines: [scripted]`},
 		"unknown connection": {"name: x\nsteps:\n  - listen: {as: port, port: 1}\n  - accept: {as: in, on: prot}", `f.yaml:4:5: no step before this one makes a connection or a listener "prot" ("port" is meant?)`},

@@ -21,6 +21,8 @@ import (
 // do does what a step says.
 func (p *player) do(ctx context.Context, b branch, s *scenarios.Step) error {
 	switch {
+	case s.Build != nil:
+		return p.build(ctx, s.Build)
 	case s.Create != nil:
 		return p.create(b, s.Create)
 	case s.AddMemory != nil:

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,56 +96,6 @@ func (p *player) memory(ctx context.Context, e *enclave, a *scenarios.AddMemory)
 		return memory, nil
 	}
 	return memory, p.load(ctx, e, memory, a)
-}
-
-// load copies an image to where the driver says that images begin.
-func (p *player) load(ctx context.Context, e *enclave, memory *nedriver.Mapping, a *scenarios.AddMemory) error {
-	image, size, err := p.image(ctx, a.Image)
-	if err != nil {
-		return fmt.Errorf("image %s: %w", a.Image, err)
-	}
-	defer image.Close()
-	at := io.NewOffsetWriter(memory, nedriver.EIFLoadOffset)
-	if _, err := io.Copy(at, io.NewSectionReader(image, 0, size)); err != nil {
-		return fmt.Errorf("load the image: %w", err)
-	}
-	e.image = uint64(size)
-	if a.Corrupt == nil {
-		return nil
-	}
-	var old [1]byte
-	off := int64(nedriver.EIFLoadOffset) + int64(*a.Corrupt)
-	if _, err := memory.ReadAt(old[:], off); err != nil {
-		return fmt.Errorf("corrupt the image at %d: %w", *a.Corrupt, err)
-	}
-	_, err = memory.WriteAt([]byte{old[0] ^ 0xff}, off)
-	return err
-}
-
-// image opens an image: the hello enclave's, or a file from the scenario's folder.
-func (p *player) image(ctx context.Context, name string) (f *os.File, size int64, err error) {
-	if name == "hello" {
-		shared, size, err := p.stage.Hello(ctx)
-		if err != nil {
-			return nil, 0, err
-		}
-		f, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", shared.Fd()))
-		return f, size, err
-	}
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(filepath.Dir(p.file), name)
-	}
-	if f, err = os.Open(name); err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("not a file")
-	}
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
-	return f, info.Size(), nil
 }
 
 func (p *player) addCPU(b branch, a *scenarios.AddCPU) error {
@@ -263,10 +211,14 @@ func heartbeatName(err error) string {
 // run is create to heartbeat.
 func (p *player) run(ctx context.Context, b branch, r *scenarios.RunEnclave) error {
 	size := scenarios.Size(cmp.Or(uint64(r.Memory), runMemory))
+	image := cmp.Or(r.Image, "hello")
+	if err := p.checkDates(ctx, image); err != nil {
+		return fmt.Errorf("image %s: %w", image, err)
+	}
 	if err := p.create(b, &scenarios.Create{Enclave: r.Enclave, Process: r.Process}); err != nil {
 		return err
 	}
-	memory := &scenarios.AddMemory{Enclave: r.Enclave, Size: size, Image: cmp.Or(r.Image, "hello")}
+	memory := &scenarios.AddMemory{Enclave: r.Enclave, Size: size, Image: image}
 	if err := p.addMemory(ctx, b, memory); err != nil {
 		return err
 	}

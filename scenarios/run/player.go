@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type player struct {
 	results   []trace.StepResult
 	processes map[string]*process
 	enclaves  map[string]*enclave
+	images    map[string]*os.File
 	memories  map[string]*nedriver.Mapping
 	conns     map[string]*conn
 	listeners map[string]net.Listener
@@ -51,8 +53,9 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 	}
 	p := &player{
 		stop: stop, trace: new(trace.Trace), file: s.File, results: r.Steps, numbers: number(s),
-		processes: make(map[string]*process), enclaves: make(map[string]*enclave), memories: make(map[string]*nedriver.Mapping),
-		conns: make(map[string]*conn), listeners: make(map[string]net.Listener), slots: make(map[string]uint64),
+		processes: make(map[string]*process), enclaves: make(map[string]*enclave), images: make(map[string]*os.File),
+		memories: make(map[string]*nedriver.Mapping),
+		conns:    make(map[string]*conn), listeners: make(map[string]net.Listener), slots: make(map[string]uint64),
 	}
 	var err error
 	if p.stage, err = stage.New(ctx, config(s, p.trace, r)); err != nil {
@@ -204,6 +207,9 @@ func (p *player) clear(expected bool) error {
 	}
 	for _, name := range sorted(p.listeners) {
 		p.listeners[name].Close()
+	}
+	for _, f := range p.images {
+		f.Close()
 	}
 	for _, name := range sorted(p.enclaves) {
 		p.enclaves[name].deaf()

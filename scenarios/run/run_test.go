@@ -188,6 +188,20 @@ func TestProgramsAreRunBesideRealMachines(t *testing.T) {
 	require.Less(t, time.Since(began), 30*time.Second, "its children end with it")
 }
 
+func TestImagesAreBuiltOfFolders(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "app"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "app/cmd"), []byte("/app\n"), 0o600))
+	build := func(folder string) trace.Result {
+		s := parse(t, "name: builds\nsteps:\n- build: {as: it, rootfs: "+folder+", cmdline: quiet, sign: valid}\n- run: {enclave: one, image: it}")[0]
+		s.File = filepath.Join(dir, "builds.yaml")
+		return run.Run(t.Context(), s, run.Options{Engine: stage.Scripted})
+	}
+	r := build("app")
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	require.Contains(t, build("none").Error, "build image it: pack folder "+dir+"/none: ")
+}
+
 func TestAStageThatCannotBeSetIsAnError(t *testing.T) {
 	r := play(t, "name: bad stage\ninstance: {ne_cpus: \"99\"}\nsteps: [{create: {enclave: one}}]")
 	require.Equal(t, trace.Broken, r.Status)

@@ -4,16 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 
-	"github.com/nesim/nesim/eif"
-	"github.com/nesim/nesim/eif/pack"
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/qemu/nsmdev"
 	"github.com/nesim/nesim/qemu/setup"
@@ -105,85 +99,4 @@ func (e *qemuEngine) close() error {
 		err = errors.Join(fmt.Errorf("a machine's folder is left over: %s", left[0].Name()), err)
 	}
 	return err
-}
-
-// hello is the image of the hello enclave for each engine, made once in a file without a name.
-var hello = map[Engine]func(context.Context) (*os.File, error){
-	Scripted: once(smallImage),
-	QEMU:     once(helloImage),
-}
-
-// once makes something at the first call that succeeds.
-func once(make func(context.Context) (*os.File, error)) func(context.Context) (*os.File, error) {
-	var mu sync.Mutex
-	var made *os.File
-	return func(ctx context.Context) (_ *os.File, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if made == nil {
-			made, err = make(ctx)
-		}
-		return made, err
-	}
-}
-
-// Hello returns the hello enclave's image, as this engine runs it, in a file at offset 0. It is shared: do not change it.
-func (s *Stage) Hello(ctx context.Context) (*os.File, int64, error) {
-	f, err := hello[s.cfg.Engine](ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
-}
-
-// smallImage is an image of which nothing is ever booted.
-func smallImage(ctx context.Context) (*os.File, error) {
-	return unnamed(func(f *os.File) error {
-		_, err := eif.Build(ctx, f, eif.BuildSpec{
-			Kernel: strings.NewReader("no kernel"), Cmdline: pack.DefaultCmdline, Ramdisks: []io.Reader{strings.NewReader("no ramdisk")},
-		})
-		return err
-	})
-}
-
-// helloImage is the hello enclave's.
-func helloImage(ctx context.Context) (*os.File, error) {
-	application, err := pack.Hello()
-	if err != nil {
-		return nil, err
-	}
-	kernel, err := setup.FindKernel()
-	if err != nil {
-		return nil, err
-	}
-	modules, err := kernel.LoadOrder(pack.Modules...)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "nesim-hello-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "hello.eif")
-	if _, err := pack.Build(ctx, pack.Spec{Application: application, Kernel: kernel.Image, Modules: modules, Output: path}); err != nil {
-		return nil, err
-	}
-	return os.Open(path)
-}
-
-func unnamed(fill func(*os.File) error) (*os.File, error) {
-	f, err := os.CreateTemp("", "nesim-image-")
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(os.Remove(f.Name()), fill(f)); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
