@@ -8,6 +8,7 @@ import (
 
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/fault"
+	"github.com/nesim/nesim/sim/vsock"
 )
 
 // check finds what no single value shows: steps that cannot be.
@@ -112,6 +113,8 @@ func (c *checker) values(s *Step) {
 		}
 	case s.Exec != nil && c.scenario.On("scripted"):
 		c.fail(s.Place, "exec takes real time: give the scenario engines: [qemu]")
+	case s.Exec != nil:
+		c.ports(s)
 	case scripted && c.scenario.On("qemu"):
 		c.fail(s.Place, "does is for scripted enclaves: give the scenario engines: [scripted]")
 	case s.AddMemory != nil && s.AddMemory.Size == 0 && s.AddMemory.Again == "":
@@ -136,6 +139,18 @@ func (c *checker) one(s *Step, keys string, set ...bool) {
 	}
 	if n != 1 {
 		c.fail(s.Place, "give one of %s, not %d", keys, n)
+	}
+}
+
+// ports checks those that a program serves.
+func (c *checker) ports(s *Step) {
+	for i, port := range s.Exec.Listen {
+		switch {
+		case port == 0 || port == vsock.PortAny:
+			c.fail(s.Place, "nobody can connect to port %d: listen on 1 to %d", port, vsock.PortAny-1)
+		case slices.Contains(s.Exec.Listen[:i], port):
+			c.fail(s.Place, "port %d is here twice", port)
+		}
 	}
 }
 

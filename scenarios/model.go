@@ -276,9 +276,10 @@ type (
 		After  Duration `yaml:"after" doc:"the time from the first to the last of these, at least"`
 	}
 	Exec struct {
-		Command string `yaml:"command" doc:"for sh -c" required:"true"`
-		Code    int    `yaml:"code" doc:"what it must exit with"`
-		Output  string `yaml:"output" doc:"a regular expression"`
+		Command string   `yaml:"command" doc:"for sh -c; $NESIM_CID_NAME is an enclave's CID, and $NESIM_VSOCK_NAME a UNIX socket that takes \"CONNECT 5005\", as Firecracker's does" required:"true"`
+		Code    int      `yaml:"code" doc:"what it must exit with"`
+		Output  string   `yaml:"output" doc:"a regular expression"`
+		Listen  []uint32 `yaml:"listen" doc:"ports of the parent that it serves: connections to port 7000 come to the UNIX socket $NESIM_VSOCK_PARENT_7000, on which it listens"`
 	}
 )
 

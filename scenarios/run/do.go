@@ -1,14 +1,10 @@
 package run
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
@@ -275,47 +271,4 @@ func follow(entries []trace.Entry, w *scenarios.Seen) error {
 		return unlike("it took %v, less than %v", took, w.After.Std())
 	}
 	return nil
-}
-
-// exec runs a program beside the stage, in the scenario's folder.
-func (p *player) exec(ctx context.Context, w *scenarios.Exec) error {
-	cmd := exec.CommandContext(ctx, "sh", "-c", w.Command)
-	cmd.Env = append(os.Environ(), p.environment()...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its children end with it
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if cmd.ProcessState == nil {
-		return err
-	}
-	p.note("parent", trace.Note, fmt.Sprintf("%s: exit code %d: %.200q", w.Command, cmd.ProcessState.ExitCode(), out.String()))
-	if got := cmd.ProcessState.ExitCode(); got != w.Code {
-		return unlike("exit code %d, not %d: %s", got, w.Code, strings.TrimSpace(last(out.String(), 200)))
-	}
-	want, err := regexp.Compile(w.Output)
-	if err != nil {
-		return err
-	}
-	if !want.MatchString(out.String()) {
-		return unlike("it printed %q, which does not match %q", last(out.String(), 200), w.Output)
-	}
-	return nil
-}
-
-// environment tells a program of the enclaves: NESIM_CID_NAME for each.
-func (p *player) environment() (env []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, name := range sorted(p.enclaves) {
-		key := strings.Map(func(r rune) rune {
-			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-				return r
-			}
-			return '_'
-		}, name)
-		env = append(env, fmt.Sprintf("NESIM_CID_%s=%d", strings.ToUpper(key), p.enclaves[name].cid))
-	}
-	return env
 }

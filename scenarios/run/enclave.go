@@ -157,7 +157,7 @@ func (p *player) start(b branch, s *scenarios.Start) error {
 	return p.call(b, e.name, "NE_START_ENCLAVE", func() (string, error) {
 		cid, err := e.file.StartEnclave(info)
 		if err == nil {
-			e.cid = uint32(cid)
+			e.cid.Store(uint32(cid))
 			return fmt.Sprint("CID ", cid), nil
 		}
 		if why := p.stage.Hypervisor.SlotError(e.slot); why != nil {
@@ -179,7 +179,7 @@ func (p *player) heartbeat(ctx context.Context, h *scenarios.Heartbeat) error {
 	if h.Within > 0 {
 		limit = h.Within.Std()
 	}
-	err = e.heartbeat.Wait(ctx, e.cid, limit, e.file.Done())
+	err = e.heartbeat.Wait(ctx, e.cid.Load(), limit, e.file.Done())
 	e.deaf()
 	came := heartbeatName(err)
 	p.note(e.name, trace.Heartbeat, came)

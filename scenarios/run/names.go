@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/nesim/nesim/scenarios"
 	"github.com/nesim/nesim/scenarios/scripted"
@@ -30,9 +31,9 @@ type enclave struct {
 	process   *process
 	file      *nedriver.Enclave
 	slot      uint64
-	cid       uint32
-	image     uint64 // bytes
-	memory    uint64 // bytes
+	cid       atomic.Uint32 // another branch may ask for it
+	image     uint64        // bytes
+	memory    uint64        // bytes
 	heartbeat *parent.Expectation
 }
 

@@ -1,7 +1,11 @@
 package run_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +19,67 @@ import (
 	"github.com/nesim/nesim/scenarios/stage"
 	"github.com/nesim/nesim/scenarios/trace"
 )
+
+// roleVariable tells the test's own program which of the programs of exec steps it is.
+const roleVariable = "NESIM_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	roles := map[string]func() error{"hear": hear, "talk": talk}
+	if role := roles[os.Getenv(roleVariable)]; role != nil {
+		if err := role(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// hear answers one heartbeat, as a parent's program does.
+func hear() error {
+	l, err := net.Listen("unix", os.Getenv("NESIM_VSOCK_PARENT")+"_9000")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(os.Getenv("READY"), nil, 0o600); err != nil {
+		return err
+	}
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	var heartbeat [1]byte
+	if _, err := io.ReadFull(c, heartbeat[:]); err != nil {
+		return err
+	}
+	fmt.Printf("heard %#x\n", heartbeat)
+	_, err = c.Write(heartbeat[:])
+	return err
+}
+
+// talk has the enclave's echo repeat something, once somebody listens.
+func talk() error {
+	for {
+		c, err := net.Dial("unix", os.Getenv("NESIM_VSOCK_ONE"))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c, "CONNECT 5005")
+		answer := bufio.NewReader(c)
+		line, err := answer.ReadString('\n')
+		if err != nil {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		fmt.Fprint(c, "hello")
+		if err := c.(*net.UnixConn).CloseWrite(); err != nil {
+			return err
+		}
+		echo, err := io.ReadAll(answer)
+		fmt.Println(strings.TrimSpace(line), string(echo))
+		return err
+	}
+}
 
 func parse(t testing.TB, text string) []*scenarios.Scenario {
 	t.Helper()
@@ -183,6 +248,15 @@ func TestProgramsAreRunBesideRealMachines(t *testing.T) {
 	require.Equal(t, trace.Passed, r.Status, r.Error)
 	require.Contains(t, exec(`{command: "echo no >&2; exit 1"}`).Error, "exit code 1, not 0: no")
 	require.Contains(t, exec(`{command: echo hi, output: bye}`).Error, `it printed "hi\n", which does not match "bye"`)
+	left := filepath.Join(t.TempDir(), "left")
+	r = exec(`{command: "sleep 300 & echo $! >` + left + `"}`)
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	pid, err := os.ReadFile(left)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+		return err != nil || strings.Contains(string(state), ") Z ") // gone, but for who should wait for it
+	}, time.Minute, 10*time.Millisecond, "what a program leaves in the background ends with its step")
 	began := time.Now()
 	require.Contains(t, exec("{command: sleep 50 & sleep 50}\n  timeout: 100ms").Error, "its time limit of 100ms is over")
 	require.Less(t, time.Since(began), 30*time.Second, "its children end with it")
@@ -200,6 +274,59 @@ func TestImagesAreBuiltOfFolders(t *testing.T) {
 	r := build("app")
 	require.Equal(t, trace.Passed, r.Status, r.Error)
 	require.Contains(t, build("none").Error, "build image it: pack folder "+dir+"/none: ")
+}
+
+func TestProgramsTalkToEnclavesByUNIXSockets(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	ready := filepath.Join(t.TempDir(), "ready")
+	program := func(role string) string { return fmt.Sprintf("%s=%s READY='%s' '%s'", roleVariable, role, ready, self) }
+	s := parse(t, `
+name: programs talk
+engines: [qemu]
+steps:
+- create: {enclave: one}
+- add_memory: {enclave: one, size: 128M, image: hello}
+- add_cpu: {enclave: one, count: 2}
+- parallel:
+    parent:
+    - exec: {command: "`+program("hear")+`", listen: [9000], output: "^heard 0xb7"}
+    enclave:
+    - exec: {command: "until [ -e '`+ready+`' ]; do sleep 0.01; done"}
+    - start: {enclave: one, unheard: true}
+- exec: {command: "`+program("talk")+`", output: "^OK [0-9]+ hello"}
+- terminate: {enclave: one}
+- exec: {command: "echo [$NESIM_VSOCK_ONE] $NESIM_VSOCK_PARENT", output: "^\\[\\] .+/parent"}
+`)[0]
+	t.Setenv("TMPDIR", folder(t))
+	r := run.Run(t.Context(), s, run.Options{Engine: stage.QEMU})
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "nesim-exec-*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// folder is one for sockets: t.TempDir's names are too long.
+func folder(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "nesim-run-")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestAPortThatIsTakenIsNotForAProgram(t *testing.T) {
+	s := parse(t, `
+name: taken
+engines: [qemu]
+steps:
+- listen: {as: taken, port: 7000}
+- exec: {command: "true", listen: [7001, 7000]}
+  expect_error: EADDRINUSE
+- close: {on: taken}
+- exec: {command: "true", listen: [7001, 7000]}
+`)[0]
+	r := run.Run(t.Context(), s, run.Options{Engine: stage.QEMU})
+	require.Equal(t, trace.Passed, r.Status, r.Error)
 }
 
 func TestAStageThatCannotBeSetIsAnError(t *testing.T) {

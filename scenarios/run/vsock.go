@@ -46,7 +46,7 @@ func (p *player) dial(ctx context.Context, b branch, d *scenarios.Dial, patient 
 		if err != nil {
 			return err
 		}
-		cid = e.cid
+		cid = e.cid.Load()
 	}
 	c, err := p.connect(ctx, b, cid, d.Port, patient && !d.Once)
 	if err != nil {
@@ -100,8 +100,8 @@ func (p *player) accept(ctx context.Context, a *scenarios.Accept) error {
 	if err != nil {
 		return err
 	}
-	if got := c.RemoteAddr().(*vsock.Addr).ContextID; got != e.cid {
-		return unlike("the connection comes from CID %d, not from %s (CID %d)", got, a.From, e.cid)
+	if got := c.RemoteAddr().(*vsock.Addr).ContextID; got != e.cid.Load() {
+		return unlike("the connection comes from CID %d, not from %s (CID %d)", got, a.From, e.cid.Load())
 	}
 	return nil
 }
@@ -257,7 +257,7 @@ func (p *player) ask(ctx context.Context, b branch, name, command string) (strin
 	if err != nil {
 		return "", err
 	}
-	c, err := p.connect(ctx, b, e.cid, controlPort, true)
+	c, err := p.connect(ctx, b, e.cid.Load(), controlPort, true)
 	if err != nil {
 		return "", err
 	}
