@@ -26,7 +26,7 @@ type Config struct {
 	// Binary is the path of qemu-system-x86_64, or of a script that execs it.
 	Binary string
 	// CPUs is the number of vCPUs, 1 to 288.
-	CPUs int
+	CPUs         int
 	// MemoryBytes is the guest's memory in bytes, whole MiB.
 	MemoryBytes uint64
 	// Kernel is a bzImage or a PVH vmlinux, Initrd its ramdisk or nil; any file that can be opened
@@ -48,6 +48,9 @@ type Config struct {
 
 	// Accel is the accelerator; "" means $NESIM_ACCEL, else auto.
 	Accel Accel
+	// SingleThread lets the vCPUs take turns on one thread, under TCG: for machines that share few
+	// processors with others.
+	SingleThread bool
 	// OnFallback is told once, in one line, that auto gave KVM up and why; may be nil.
 	OnFallback func(why string)
 }

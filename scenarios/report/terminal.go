@@ -88,6 +88,9 @@ func (t *Live) Summary(run *trace.Run) error {
 		code = "31"
 	}
 	t.printf("%s\n", t.paint(code, counts(run)))
+	if n := run.VMMMemory(); n > 0 {
+		t.printf("a VMM took at most %d MiB beside its enclave's RAM\n", n>>20)
+	}
 	return t.err
 }
 

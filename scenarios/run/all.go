@@ -17,11 +17,13 @@ func All(ctx context.Context, list []*scenarios.Scenario, o Options, parallel in
 	if parallel <= 0 {
 		parallel = runtime.GOMAXPROCS(0)
 	}
+	parallel = min(parallel, len(list))
+	o.crowded = parallel > 1
 	all := trace.Run{Started: time.Now().Round(0), Results: make([]trace.Result, len(list))}
 	next := make(chan int)
 	var players sync.WaitGroup
 	var mu sync.Mutex
-	for range min(parallel, len(list)) {
+	for range parallel {
 		players.Go(func() {
 			for i := range next {
 				all.Results[i] = Run(ctx, list[i], o)

@@ -183,6 +183,7 @@ func (p *player) heartbeat(ctx context.Context, h *scenarios.Heartbeat) error {
 	e.deaf()
 	came := heartbeatName(err)
 	p.note(e.name, trace.Heartbeat, came)
+	p.measure(e)
 	switch want := cmp.Or(h.Expect, "answered"); {
 	case came == want:
 		return nil
@@ -254,7 +255,20 @@ func (p *player) closeEnclave(b branch, name string) error {
 		return err
 	}
 	e.deaf()
+	p.measure(e)
 	return p.call(b, name, "close", func() (string, error) { return "", e.file.Close() })
+}
+
+// measure finds out what the enclave costs beside its RAM: once it is up, and before it is ended.
+func (p *player) measure(e *enclave) {
+	n := p.stage.VMMMemory(e.slot)
+	if n == 0 {
+		return
+	}
+	p.note(e.name, trace.Note, fmt.Sprintf("its VMM takes %d MiB beside the enclave's RAM", n>>20))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.vmmMemory = max(p.vmmMemory, n)
 }
 
 func (p *player) exitProcess(b branch, name string) error {

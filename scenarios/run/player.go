@@ -37,6 +37,7 @@ type player struct {
 	conns     map[string]*conn
 	listeners map[string]net.Listener
 	slots     map[string]uint64 // of raw commands
+	vmmMemory uint64            // bytes, see trace.Result
 }
 
 // branch is a line of steps, one after the other.
@@ -46,7 +47,7 @@ type branch struct {
 }
 
 // play sets the stage, takes the steps, and clears the stage. stop is asked between steps.
-func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trace.Result) {
+func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trace.Result, crowded bool) {
 	limit := wholeLimit
 	if s.Timeout > 0 {
 		limit = time.Duration(s.Timeout)
@@ -58,7 +59,7 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 		conns:    make(map[string]*conn), listeners: make(map[string]net.Listener), slots: make(map[string]uint64),
 	}
 	var err error
-	if p.stage, err = stage.New(ctx, config(s, p.trace, r)); err != nil {
+	if p.stage, err = stage.New(ctx, config(s, p.trace, r, crowded)); err != nil {
 		r.Status, r.Error = trace.Broken, oneLine(fmt.Errorf("set the stage: %w", err))
 		return
 	}
@@ -75,7 +76,7 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 	if err := p.clear(s.Leftovers); err != nil && r.Status == trace.Passed {
 		r.Status, r.Error = trace.Failed, oneLine(fmt.Errorf("afterwards: %w", err))
 	}
-	r.Entries = p.trace.Entries()
+	r.Entries, r.VMMMemory = p.trace.Entries(), p.vmmMemory
 }
 
 // note adds to the trace what happens in the step under way.

@@ -19,6 +19,8 @@ import (
 type Options struct {
 	Engine stage.Engine
 	Seed   uint64 // 0: the scenario's, or 1
+
+	crowded bool // other scenarios are played at the same time
 }
 
 // The time limits of what sets none, on the engine's clock.
@@ -42,9 +44,9 @@ func Run(ctx context.Context, s *scenarios.Scenario, o Options) trace.Result {
 		r.Status, r.Error = trace.Skipped, context.Cause(ctx).Error()
 	case o.Engine == stage.Scripted:
 		// Nothing in a bubble may wait for what is outside.
-		inBubble(&r, func() { play(context.Background(), ctx.Err, s, &r) })
+		inBubble(&r, func() { play(context.Background(), ctx.Err, s, &r, o.crowded) })
 	default:
-		play(ctx, ctx.Err, s, &r)
+		play(ctx, ctx.Err, s, &r, o.crowded)
 	}
 	r.Elapsed = time.Since(began)
 	return r

@@ -398,3 +398,27 @@ func BenchmarkLife(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "scenarios/s")
 }
+
+// BenchmarkFourLivesAtOnce compares four lives on real machines at the same time with the same four one after the other.
+func BenchmarkFourLivesAtOnce(b *testing.B) {
+	var four []*scenarios.Scenario
+	for range 4 {
+		four = append(four, parse(b, life)...)
+	}
+	play := func(parallel int) time.Duration {
+		began := time.Now()
+		all := run.All(b.Context(), four, run.Options{Engine: stage.QEMU}, parallel, nil)
+		require.Equal(b, 4, all.Count(trace.Passed), "%+v", all.Results)
+		return time.Since(began)
+	}
+	play(4) // makes the image
+	var once, inTurn time.Duration
+	for b.Loop() {
+		once += play(4)
+		inTurn += play(1)
+	}
+	b.ReportMetric(once.Seconds()/float64(b.N), "at-once-s")
+	b.ReportMetric(inTurn.Seconds()/float64(b.N), "in-turn-s")
+	b.ReportMetric(inTurn.Seconds()/once.Seconds(), "times-faster")
+	b.ReportMetric(0, "ns/op")
+}

@@ -8,10 +8,10 @@ import (
 )
 
 // config is the stage that a scenario wants.
-func config(s *scenarios.Scenario, t *trace.Trace, r *trace.Result) stage.Config {
+func config(s *scenarios.Scenario, t *trace.Trace, r *trace.Result, crowded bool) stage.Config {
 	i := &s.Instance
 	c := stage.Config{
-		Engine: stage.Engine(r.Engine), Seed: r.Seed, Trace: t, CPUPool: i.Pool, Slots: i.Slots, NSM: i.NSM,
+		Engine: stage.Engine(r.Engine), Seed: r.Seed, Trace: t, CPUPool: i.Pool, Slots: i.Slots, NSM: i.NSM, Crowded: crowded,
 		Topology: nedriver.Topology{CPUs: i.CPUs, ThreadsPerCore: i.ThreadsPerCore, NUMANodes: i.NUMANodes},
 	}
 	if i.HugePages > 0 {

@@ -48,6 +48,8 @@ func (e scriptedEngine) kill(cid uint32, signal os.Signal) error {
 	return nil
 }
 
+func (scriptedEngine) Memory(uint32) uint64 { return 0 }
+
 func (scriptedEngine) close() error { return nil }
 
 // qemuEngine is the one with real microvms.
@@ -66,7 +68,7 @@ func (s *Stage) newQEMU(ctx context.Context) (engine, error) {
 		return nil, err
 	}
 	machines, err := vmm.New(vmm.Config{
-		Binary: program.Path, Dir: dir, Switch: &faultyNet{s.Net, s}, Log: slog.New(slog.DiscardHandler), Console: s.console,
+		Binary: program.Path, Dir: dir, Switch: &faultyNet{s.Net, s}, SingleThread: s.cfg.Crowded, Log: slog.New(slog.DiscardHandler), Console: s.console,
 		NSM: func(spec hypervisor.VMSpec) (nsmdev.Handler, error) {
 			answer, err := s.nsm(spec)
 			return answer, err

@@ -2,8 +2,12 @@ package stage
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -88,4 +92,39 @@ func TestTheDaemonOfQEMUsStartsAgain(t *testing.T) {
 	p.Faults.Add(fault.Fault{Name: "damage", At: fault.Image, Do: fault.Corrupt, Bytes: 1 << 20})
 	_, err = p.load("worse", scripted.Behaviour{}).StartEnclave(nedriver.StartInfo{})
 	require.ErrorIs(t, err, unix.ENOEXEC)
+}
+
+func TestAnEnclaveCostsLittleMemoryBesideItsRAM(t *testing.T) {
+	p := set(t, Config{Engine: QEMU, NSM: true})
+	const enclaves, most = 4, 60 << 20
+	own := func() uint64 {
+		runtime.GC()
+		status, err := os.ReadFile("/proc/self/status")
+		require.NoError(t, err)
+		_, rest, _ := strings.Cut(string(status), "RssAnon:")
+		kib, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+		require.NoError(t, err)
+		return kib << 10
+	}
+	_, _, err := p.Hello(t.Context())
+	require.NoError(t, err)
+	before, all := own(), uint64(0)
+	var slots []uint64
+	for i := range enclaves {
+		e := p.load(fmt.Sprint("enclave ", i), scripted.Behaviour{})
+		require.NoError(t, p.start(e, uint64(16+i)))
+		slots = append(slots, e.SlotUID())
+	}
+	for i, slot := range slots {
+		_, err := p.say(uint32(16+i), 5005, "hello")
+		require.NoError(t, err)
+		n := p.VMMMemory(slot)
+		require.NotZero(t, n)
+		all += n
+	}
+	if after := own(); after > before {
+		all += after - before
+	}
+	t.Logf("%d MiB an enclave beside its RAM, of %d", all/enclaves>>20, enclaves)
+	require.Less(t, all/enclaves, uint64(most))
 }

@@ -47,6 +47,7 @@ type Config struct {
 	CPUPool   string               // default: all but the first core; "none": no pool
 	Slots     int                  // default 4
 	NSM       bool                 // enclaves have one
+	Crowded   bool                 // other stages share the processors: machines leave them room
 }
 
 func (c *Config) setDefaults() {
@@ -115,6 +116,8 @@ type engine interface {
 	// bus attaches a device for a driver.
 	bus(ctx context.Context, f *faultyDevice, hv pcidev.Hypervisor) (bus, error)
 	kill(cid uint32, signal os.Signal) error
+	// Memory is what a machine's VMM takes beside the enclave's RAM, in bytes.
+	Memory(cid uint32) uint64
 	close() error
 }
 
@@ -326,6 +329,14 @@ func (s *Stage) await(ctx context.Context, done func() bool) error {
 func (s *Stage) change() {
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// VMMMemory is what an enclave's VMM takes beside the enclave's RAM, in bytes: 0 on the scripted engine, or when it has ended.
+func (s *Stage) VMMMemory(slotUID uint64) uint64 {
+	s.mu.Lock()
+	cid := s.actor(slotUID).cid
+	s.mu.Unlock()
+	return s.engine.Memory(cid)
 }
 
 // Kill sends a signal to an enclave's VMM: SIGKILL, SIGSTOP or SIGCONT. The scripted engine does as if.

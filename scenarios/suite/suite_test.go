@@ -2,6 +2,8 @@ package suite_test
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios"
+	"github.com/nesim/nesim/scenarios/report"
 	"github.com/nesim/nesim/scenarios/run"
 	"github.com/nesim/nesim/scenarios/stage"
 	"github.com/nesim/nesim/scenarios/suite"
@@ -32,6 +35,24 @@ func TestTheSuitePassesOnTheScriptedEngine(t *testing.T) {
 			require.Equal(t, trace.Passed, r.Status, r.Error)
 		})
 	}
+}
+
+// The same files on microvms, as many at a time as there are processors. Under the race detector, where all takes longer,
+// those that show most.
+func TestTheSuitePassesOnQEMU(t *testing.T) {
+	var list []*scenarios.Scenario
+	for _, s := range load(t) {
+		if s.On(string(stage.QEMU)) && (!raceDetector || slices.Contains(s.Tags, "smoke")) {
+			list = append(list, s)
+		}
+	}
+	run.All(t.Context(), list, run.Options{Engine: stage.QEMU}, 0, func(r trace.Result) {
+		if r.Status != trace.Passed {
+			var b strings.Builder
+			require.NoError(t, report.Terminal(&b, false).Result(&r))
+			t.Error(b.String())
+		}
+	})
 }
 
 // told is all of a result that does not depend on this machine.

@@ -37,9 +37,10 @@ type Result struct {
 	Engine      string        `json:"engine"` // scripted or qemu
 	Seed        uint64        `json:"seed"`
 	Status      Status        `json:"status"`
-	Error       string        `json:"error,omitempty"` // one line: the failing step's, or why there is none
-	Started     time.Time     `json:"started"`         // by the machine's clock
-	Elapsed     time.Duration `json:"elapsed_ns"`      // by the machine's clock
+	Error       string        `json:"error,omitempty"`      // one line: the failing step's, or why there is none
+	Started     time.Time     `json:"started"`              // by the machine's clock
+	Elapsed     time.Duration `json:"elapsed_ns"`           // by the machine's clock
+	VMMMemory   uint64        `json:"vmm_memory,omitempty"` // bytes, the most that a VMM has taken beside its enclave's RAM; qemu only
 	Steps       []StepResult  `json:"steps"`
 	Entries     []Entry       `json:"trace"`
 }
@@ -62,6 +63,14 @@ func (r *Run) Count(s Status) (n int) {
 		}
 	}
 	return n
+}
+
+// VMMMemory is the most that a VMM has taken beside its enclave's RAM, in bytes.
+func (r *Run) VMMMemory() (most uint64) {
+	for i := range r.Results {
+		most = max(most, r.Results[i].VMMMemory)
+	}
+	return most
 }
 
 // OK tells whether nothing failed.

@@ -28,11 +28,13 @@ import (
 
 // Config says what the machines are made of.
 type Config struct {
-	Binary    string     // QEMU's
-	Accel     qemu.Accel // the accelerator, or auto
-	Dir       string     // a private folder for the machines' sockets
-	Switch    Switch
-	HostVsock bool // the host kernel's vhost-vsock in place of the device in user space
+	Binary string     // QEMU's
+	Accel  qemu.Accel // the accelerator, or auto
+	Dir    string     // a private folder for the machines' sockets
+	Switch Switch
+	// SingleThread is for several machines at once on a host with few processors: see qemu.Config.
+	SingleThread bool
+	HostVsock    bool // the host kernel's vhost-vsock in place of the device in user space
 	// NSM makes the Nitro Secure Module of a machine, or gives nil for a machine that has none.
 	NSM func(hypervisor.VMSpec) (nsmdev.Handler, error)
 	// Console returns what else a machine's console is written to, or nil. It must not block.
@@ -94,6 +96,17 @@ func (v *VMM) PID(cid uint32) int {
 		return m.machine.PID()
 	}
 	return 0
+}
+
+// Memory tells what the VMM of the newest machine with the CID takes beside the enclave's RAM, in bytes; 0 where it is not
+// known.
+func (v *VMM) Memory(cid uint32) uint64 {
+	m := v.newest(cid)
+	if m == nil {
+		return 0
+	}
+	n, _ := m.machine.Memory() // it may have ended just now
+	return n
 }
 
 // newest finds the newest machine that has or had the CID.
@@ -175,16 +188,17 @@ func (m *vm) start(ctx context.Context) error {
 		return err
 	}
 	cfg := qemu.Config{
-		Name:        fmt.Sprintf("nesim-enclave-%d", m.spec.CID),
-		Binary:      m.vmm.cfg.Binary,
-		Accel:       m.vmm.cfg.Accel,
-		CPUs:        m.spec.CPUs,
-		MemoryBytes: m.spec.MemoryBytes,
-		Kernel:      m.spec.Kernel,
-		Initrd:      m.spec.Initrd,
-		Cmdline:     m.spec.Cmdline,
-		Console:     m.consoles(),
-		OnFallback:  func(why string) { m.vmm.cfg.Log.Warn(why) },
+		Name:         fmt.Sprintf("nesim-enclave-%d", m.spec.CID),
+		Binary:       m.vmm.cfg.Binary,
+		Accel:        m.vmm.cfg.Accel,
+		SingleThread: m.vmm.cfg.SingleThread,
+		CPUs:         m.spec.CPUs,
+		MemoryBytes:  m.spec.MemoryBytes,
+		Kernel:       m.spec.Kernel,
+		Initrd:       m.spec.Initrd,
+		Cmdline:      m.spec.Cmdline,
+		Console:      m.consoles(),
+		OnFallback:   func(why string) { m.vmm.cfg.Log.Warn(why) },
 	}
 	dir := filepath.Join(m.vmm.cfg.Dir, strconv.FormatUint(uint64(m.spec.CID), 10))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
