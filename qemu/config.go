@@ -26,7 +26,7 @@ type Config struct {
 	// Binary is the path of qemu-system-x86_64, or of a script that execs it.
 	Binary string
 	// CPUs is the number of vCPUs, 1 to 288.
-	CPUs         int
+	CPUs int
 	// MemoryBytes is the guest's memory in bytes, whole MiB.
 	MemoryBytes uint64
 	// Kernel is a bzImage or a PVH vmlinux, Initrd its ramdisk or nil; any file that can be opened

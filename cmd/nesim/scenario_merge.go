@@ -36,7 +36,7 @@ func scenarioMerge() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return tellRun(cmd, liveReport(cmd), all, reports)
+			return tellRun(cmd, liveReport(cmd, true), all, reports)
 		},
 	}
 	reportFlag(cmd, &reports)

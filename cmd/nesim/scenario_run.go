@@ -23,6 +23,7 @@ func scenarioRun() *cobra.Command {
 	var tags, reports []string
 	var seed uint64
 	var parallel int
+	var brief bool
 	cmd := &cobra.Command{
 		Use:   "run [PATH...]",
 		Short: "Play the scenarios of files and folders; the built-in suite where none is named",
@@ -53,7 +54,7 @@ func scenarioRun() *cobra.Command {
 			if share.Count > 0 {
 				list = shard.Select(list, share) // which may leave none: there are more shards than scenarios
 			}
-			live := liveReport(cmd)
+			live := liveReport(cmd, brief)
 			all := runner.All(cmd.Context(), list, runner.Options{Engine: on, Seed: seed}, parallel,
 				func(r trace.Result) { _ = live.Result(&r) }) // Summary has its error too
 			all.Version, all.Engine, all.Seed = version(), engine, seed
@@ -72,6 +73,7 @@ func scenarioRun() *cobra.Command {
 	f.Uint64Var(&seed, "seed", 0, "of all that is left to chance (default: the scenario's, or 1)")
 	f.IntVar(&parallel, "parallel", 0, "scenarios at a time (default: as many as there are processors)")
 	f.StringVar(&part, "shard", "", "only a part: the i-th of n, as i/n, or auto")
+	f.BoolVar(&brief, "brief", false, "tell the steps of those scenarios only that fail")
 	reportFlag(cmd, &reports)
 	return cmd
 }
@@ -97,8 +99,8 @@ func reportFlag(cmd *cobra.Command, reports *[]string) {
 		"write a report, FORMAT=FILE, where - is standard output; formats: "+strings.Join(report.Formats(), ", "))
 }
 
-func liveReport(cmd *cobra.Command) *report.Live {
-	return report.Terminal(cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout()) && coloured(os.Getenv))
+func liveReport(cmd *cobra.Command, brief bool) *report.Live {
+	return report.Terminal(cmd.OutOrStdout(), report.Style{Colours: isTerminal(cmd.OutOrStdout()) && coloured(os.Getenv), Brief: brief})
 }
 
 // checkReports finds out, before all the work, whether the reports that are asked for can be written.

@@ -12,16 +12,21 @@ import (
 // Live tells of scenarios as they end.
 type Live struct {
 	lines
-	colours bool
+	style Style
 }
 
-// Terminal writes for people to w, with colours (SGR codes of ECMA-48) or without.
-func Terminal(w io.Writer, colours bool) *Live {
-	return &Live{lines{w: w}, colours}
+// Style is how a Live tells.
+type Style struct {
+	Colours bool // SGR codes of ECMA-48
+	Brief   bool // the steps of those scenarios only that failed
 }
 
-// Result tells how a scenario went: on a line, and of one that failed also its steps, and the trace around the
-// failing one.
+// Terminal writes for people to w.
+func Terminal(w io.Writer, style Style) *Live {
+	return &Live{lines{w: w}, style}
+}
+
+// Result tells how a scenario went: on a line, and its steps on a line each, with the trace around the failing one.
 func (t *Live) Result(r *trace.Result) error {
 	t.printf("%s %s %s\n", t.status(r.Status), printable(r.Name),
 		t.paint("2", fmt.Sprintf("(%s, seed %d, %v)", place(r.File, r.Line), r.Seed, round(r.Elapsed))))
@@ -31,22 +36,26 @@ func (t *Live) Result(r *trace.Result) error {
 			t.printf("         %s\n", printable(r.Error))
 		}
 	case trace.Failed, trace.Broken:
-		t.failed(r)
+		t.steps(r)
+	case trace.Passed:
+		if !t.style.Brief {
+			t.steps(r)
+		}
 	}
 	return t.err
 }
 
-func (t *Live) failed(r *trace.Result) {
+func (t *Live) steps(r *trace.Result) {
 	step := failing(r)
 	for i := range r.Steps {
 		s := &r.Steps[i]
-		t.printf("  %s %s: %s\n", t.status(s.Status), place(s.File, s.Line), printable(s.Name))
+		t.printf("  %s %s: %s%s\n", t.status(s.Status), place(s.File, s.Line), printable(s.Name), t.took(s))
 		if s == step {
 			t.printf("           %s\n", t.paint("1;31", reason(r)))
 			t.trace(r)
 		}
 	}
-	if step == nil {
+	if step == nil && r.Status != trace.Passed {
 		t.printf("           %s\n", t.paint("1;31", reason(r)))
 		t.trace(r)
 	}
@@ -94,6 +103,14 @@ func (t *Live) Summary(run *trace.Run) error {
 	return t.err
 }
 
+// took is how long a step took, on the clock of its engine.
+func (t *Live) took(s *trace.StepResult) string {
+	if s.Status == trace.NotRun {
+		return ""
+	}
+	return t.paint("2", fmt.Sprintf(" (%v)", round(s.Elapsed)))
+}
+
 func counts(run *trace.Run) string {
 	text := fmt.Sprintf("%d passed, %d failed, %d could not run, %d skipped",
 		run.Count(trace.Passed), run.Count(trace.Failed), run.Count(trace.Broken), run.Count(trace.Skipped))
@@ -110,7 +127,7 @@ func (t *Live) status(s trace.Status) string {
 }
 
 func (t *Live) paint(code, text string) string {
-	if !t.colours || code == "" {
+	if !t.style.Colours || code == "" {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"

@@ -13,8 +13,13 @@ import (
 
 func tell(t *testing.T, colours bool, run *trace.Run) string {
 	t.Helper()
+	return tellIn(t, Style{Colours: colours}, run)
+}
+
+func tellIn(t *testing.T, style Style, run *trace.Run) string {
+	t.Helper()
 	var b bytes.Buffer
-	live := Terminal(&b, colours)
+	live := Terminal(&b, style)
 	for i := range run.Results {
 		require.NoError(t, live.Result(&run.Results[i]))
 	}
@@ -22,11 +27,15 @@ func tell(t *testing.T, colours bool, run *trace.Run) string {
 	return b.String()
 }
 
-func TestTerminalTellsAResultOnALine(t *testing.T) {
+func TestTerminalTellsAStepOnALine(t *testing.T) {
 	run := sample()
 	run.Results = run.Results[:1]
-	require.Equal(t, "passed   boots (a.yaml:3, seed 18446744073709551615, 1.5s)\n"+
-		"1 passed, 0 failed, 0 could not run, 0 skipped\n", tell(t, false, run))
+	run.Results[0].VMMMemory = 54 << 20
+	brief := "passed   boots (a.yaml:3, seed 18446744073709551615, 1.5s)\n"
+	steps := "  passed   a.yaml:4: step 1 (500ms)\n  passed   a.yaml:5: step 2 (500ms)\n  not run  a.yaml:6: step 3\n"
+	sum := "1 passed, 0 failed, 0 could not run, 0 skipped\na VMM took at most 54 MiB beside its enclave's RAM\n"
+	require.Equal(t, brief+steps+sum, tell(t, false, run))
+	require.Equal(t, brief+sum, tellIn(t, Style{Brief: true}, run))
 }
 
 func TestTerminalTellsAStepOnALineAndTheTraceAroundTheFailingOne(t *testing.T) {
@@ -35,8 +44,8 @@ func TestTerminalTellsAStepOnALineAndTheTraceAroundTheFailingOne(t *testing.T) {
 	lines := requireLines(t, tell(t, false, run))
 	require.Equal(t, []string{
 		"failed   refuses (a.yaml:30, seed 18446744073709551615, 1.5s)",
-		"  passed   a.yaml:31: step 1",
-		"  failed   a.yaml:32: step 2",
+		"  passed   a.yaml:31: step 1 (500ms)",
+		"  failed   a.yaml:32: step 2 (500ms)",
 		"           no reply within 2s",
 		"           (18 earlier entries)",
 	}, lines[:5])
@@ -84,7 +93,7 @@ func TestTerminalCannotBeSteered(t *testing.T) {
 }
 
 func TestTerminalKeepsItsFirstError(t *testing.T) {
-	live := Terminal(full{}, false)
+	live := Terminal(full{}, Style{})
 	require.EqualError(t, live.Result(&sample().Results[1]), "disk full")
 	require.EqualError(t, live.Summary(sample()), "disk full")
 }

@@ -49,7 +49,7 @@ func TestTheSuitePassesOnQEMU(t *testing.T) {
 	run.All(t.Context(), list, run.Options{Engine: stage.QEMU}, 0, func(r trace.Result) {
 		if r.Status != trace.Passed {
 			var b strings.Builder
-			require.NoError(t, report.Terminal(&b, false).Result(&r))
+			require.NoError(t, report.Terminal(&b, report.Style{}).Result(&r))
 			t.Error(b.String())
 		}
 	})
