@@ -136,7 +136,7 @@ func newImage(from *donation, plan *eif.Image) (_ *image, err error) {
 
 // move moves the EIF into the files, and zeroes it where it was. It returns how much was moved, also on an error.
 func (img *image) move(ctx context.Context) (int64, error) {
-	buf := make([]byte, copyChunk)
+	buf := make([]byte, min(copyChunk, img.size))
 	for off := int64(0); off < img.size; off += moveChunk {
 		if err := ctx.Err(); err != nil {
 			return off, err
@@ -187,7 +187,7 @@ func (img *image) refused(err error, n int64) error {
 // giveBack moves the first n bytes back to where they were and closes the image.
 func (img *image) giveBack(n int64) error {
 	defer img.close()
-	buf := make([]byte, copyChunk)
+	buf := make([]byte, min(copyChunk, n))
 	for off := int64(0); off < n; off += copyChunk {
 		p := buf[:min(copyChunk, n-off)]
 		if _, err := img.ReadAt(p, off); err != nil {
