@@ -17,7 +17,8 @@ func scenarioRecord() *cobra.Command {
 		Use:   "record FILE",
 		Short: "Record what drivers and the NE PCI device say to each other",
 		Long: "Record what drivers and the NE PCI device say to each other, until ctrl-C: drivers, those of primary VMs too,\n" +
-			"connect to SOCKET in place of the daemon's PCI socket, by vfio-user. Replay the file with nesim scenario replay.",
+			"connect to SOCKET in place of the daemon's PCI socket, by vfio-user. Replay the file with nesim scenario replay.\n\n" +
+			"nesim serve --record FILE records all drivers of a daemon, its own and those of nesim parent.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			ctx := cmd.Context()

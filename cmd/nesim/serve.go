@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nesim/nesim/pcidev"
+	"github.com/nesim/nesim/scenarios/record"
 	"github.com/nesim/nesim/sim/daemon"
 	"github.com/nesim/nesim/sim/instance"
 )
@@ -21,6 +25,7 @@ func envOr(name, other string) string {
 func serve() *cobra.Command {
 	var cfg instance.Config
 	var readClock func() error
+	var recording string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the simulated instance in the foreground; the other commands start it by themselves",
@@ -29,12 +34,14 @@ func serve() *cobra.Command {
 			if err := readClock(); err != nil {
 				return err
 			}
-			return daemon.Run(cmd.Context(), daemon.Config{
-				Dir:      daemon.Dir(),
-				Version:  version(),
-				Instance: cfg,
-				Log:      slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
-			})
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			between, done, err := recordIn(recording, log)
+			if err != nil {
+				return err
+			}
+			cfg.Between = between
+			err = daemon.Run(cmd.Context(), daemon.Config{Dir: daemon.Dir(), Version: version(), Instance: cfg, Log: log})
+			return errors.Join(err, done())
 		},
 	}
 	flags := cmd.Flags()
@@ -45,7 +52,24 @@ func serve() *cobra.Command {
 	flags.StringVar(&cfg.Accel, "accel", "", "auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
 	flags.StringVar(&cfg.Vsock, "vsock", envOr("NESIM_VSOCK", "user"), "user: the vsock device in user space; vhost: the host kernel's")
 	flags.BoolVar(&cfg.NSM.Off, "no-nsm", false, "give enclaves no Nitro Secure Module")
+	flags.StringVar(&recording, "record", "", "record in this file what drivers and the NE PCI device say to each other: see nesim scenario replay")
 	readClock = nsmFlags(flags, &cfg.NSM, &cfg.ID)
 	rootFlags(cmd, &cfg.NSM)
 	return cmd
+}
+
+// recordIn records in a file what passes between drivers and the device, until done is called. Without a path nothing is.
+func recordIn(path string, log *slog.Logger) (between func(pcidev.Hypervisor) pcidev.Hypervisor, done func() error, err error) {
+	if path == "" {
+		return nil, func() error { return nil }, nil
+	}
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	var once sync.Once // what fails once fails for every entry
+	failed := func(err error) {
+		once.Do(func() { log.Warn("the recording is not whole", "file", path, "error", err) })
+	}
+	return func(hv pcidev.Hypervisor) pcidev.Hypervisor { return record.Hypervisor(hv, out, failed) }, out.Close, nil
 }

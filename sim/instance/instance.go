@@ -44,6 +44,9 @@ type Config struct {
 	Accel          string // auto, kvm or tcg; default: $NESIM_ACCEL, else auto
 	Vsock          string // user (default): the vsock device in user space; vhost: the host kernel's
 
+	// Between stands between the device and the hypervisor, for who wants to see what passes; nil: nobody does.
+	Between func(pcidev.Hypervisor) pcidev.Hypervisor
+
 	ID  string // the EC2 instance ID; default: InstanceID
 	NSM NSMConfig
 }
@@ -148,9 +151,13 @@ func (i *Instance) startHypervisor() (err error) {
 	if err != nil {
 		return fmt.Errorf("serve the NE PCI device: %w", err)
 	}
+	var behind pcidev.Hypervisor = i.hypervisor
+	if i.cfg.Between != nil {
+		behind = i.cfg.Between(behind)
+	}
 	serving, stop := context.WithCancel(context.Background())
 	i.serving.Go(func() {
-		if err := pcidev.Serve(serving, listener, i.hypervisor); err != nil && serving.Err() == nil {
+		if err := pcidev.Serve(serving, listener, behind); err != nil && serving.Err() == nil {
 			i.cfg.Log.Error("the NE PCI device failed", "error", err)
 		}
 	})
