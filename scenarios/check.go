@@ -17,6 +17,9 @@ func check(s *Scenario) (errs []error) {
 	for i := range s.Faults {
 		c.fault(&s.Faults[i])
 	}
+	if len(s.Steps) == 0 {
+		c.fail(s.Place, "a scenario without steps shows nothing: give it some")
+	}
 	c.steps(s.Steps)
 	return c.errs
 }

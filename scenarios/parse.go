@@ -106,7 +106,7 @@ func parseDocument(file string, n *yaml.Node, read reader) (all []*Scenario, err
 		if err != nil {
 			return nil, err
 		}
-		s.Name += caseName(values)
+		s.Name += caseName(first.Name, values)
 		all = append(all, s)
 	}
 	return all, nil
@@ -207,10 +207,16 @@ func combinations(matrix map[string][]string) []map[string]string {
 	return all
 }
 
-func caseName(values map[string]string) string {
+// caseName tells the values that a scenario's name, as the file has it, does not tell.
+func caseName(name string, values map[string]string) string {
 	var parts []string
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		parts = append(parts, name+"="+values[name])
+	for _, v := range slices.Sorted(maps.Keys(values)) {
+		if !strings.Contains(name, "${"+v+"}") {
+			parts = append(parts, v+"="+values[v])
+		}
+	}
+	if len(parts) == 0 {
+		return ""
 	}
 	return " [" + strings.Join(parts, ", ") + "]"
 }

@@ -46,7 +46,7 @@ steps:
 
 func TestAMatrixIsAScenarioForEachCombination(t *testing.T) {
 	all, err := Parse("m.yaml", []byte(`
-name: ends
+name: ends by ${how}
 engines: [scripted]
 matrix: {how: [panic, reboot], cid: ["16", "17", "18"]}
 steps:
@@ -57,8 +57,8 @@ steps: [sleep: {for: 1s, why: to show it}]
 `))
 	require.NoError(t, err)
 	require.Len(t, all, 7)
-	require.Equal(t, "ends [cid=16, how=panic]", all[0].Name)
-	require.Equal(t, "ends [cid=18, how=reboot]", all[5].Name)
+	require.Equal(t, "ends by panic [cid=16]", all[0].Name)
+	require.Equal(t, "ends by reboot [cid=18]", all[5].Name)
 	require.EqualValues(t, 18, all[5].Steps[0].Run.CID)
 	require.EqualValues(t, "reboot", all[5].Steps[0].Run.Does.Ends.How)
 	require.Equal(t, "another", all[6].Name)
@@ -71,6 +71,7 @@ func TestAMistakeIsToldWithItsPlaceAndTheRightSpelling(t *testing.T) {
 		"unknown parameter":  {"name: x\nsteps:\n  - run: {enclave: e, memroy: 1G}", `f.yaml:3:23: no key "memroy" here ("memory" is meant?)`},
 		"missing":            {"name: x\nsteps:\n  - run: {cid: 3}", `f.yaml:3:10: "enclave" is missing`},
 		"no name":            {"steps: []", `f.yaml:1:1: "name" is missing`},
+		"no steps":           {"name: x\nsteps: []", `f.yaml:1:1: a scenario without steps shows nothing`},
 		"wrong type":         {"name: x\nsteps: soon", `f.yaml:2:8: want a list, not "soon"`},
 		"wrong number":       {"name: x\nsteps:\n  - run: {enclave: e, cid: many}", `f.yaml:3:28: want a whole number from 0 on, not "many"`},
 		"negative number":    {"name: x\nsteps:\n  - run: {enclave: e, cid: -1}", `want a whole number from 0 on, not "-1"`},
