@@ -24,6 +24,7 @@ require (
 	github.com/moby/sys/user v0.5.0
 	github.com/pierrec/lz4/v4 v4.1.22
 	github.com/rhysd/actionlint v1.7.12
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.10
 	github.com/stretchr/testify v1.12.1

@@ -83,7 +83,11 @@ func (m *maker) of(t reflect.Type, tag reflect.StructTag) map[string]any {
 	case reflect.Struct:
 		return map[string]any{"$ref": m.ref(t)}
 	case reflect.Slice:
-		return map[string]any{"type": "array", "items": m.of(t.Elem(), tag)}
+		list := map[string]any{"type": "array", "items": m.of(t.Elem(), tag)}
+		if tag.Get("required") != "" {
+			list["minItems"] = 1
+		}
+		return list
 	case reflect.Map:
 		return map[string]any{"type": "object", "additionalProperties": m.of(t.Elem(), "")}
 	case reflect.Bool:
