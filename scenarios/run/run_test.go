@@ -153,7 +153,7 @@ func TestWhatIsExpectedAndNotSeenFails(t *testing.T) {
 		"- run: {enclave: one}\n- slot: {enclave: one, state: stopped}":                                   "its state is running, not stopped",
 		"- run: {enclave: one}\n- slot: {enclave: one, cpus: 4}":                                          "it has 2 CPUs, not 4",
 		"- run: {enclave: one}\n- console: {enclave: one, regexp: nothing}\n  timeout: 3s":                `the console does not show "nothing"; it ends with`,
-		"- run: {enclave: one}\n- call: {enclave: one, command: env, answer: FOO}":                        `it answers "GREETING=hello", which does not match "FOO"`,
+		"- run: {enclave: one}\n- call: {enclave: one, command: env, answer: FOO}":                        `it answers "PATH=/sbin:/usr/sbin:/bin:/usr/bin", which does not match "FOO"`,
 		"- run: {enclave: one}\n- seen: {regexp: nothing like this}":                                      `"nothing like this" was not seen`,
 		"- run: {enclave: one}\n- seen: {regexp: SLOT_ADD_VCPU, count: 3}":                                "was seen 2 times, not 3",
 		"- run: {enclave: one}\n- seen: {regexp: ENCLAVE_START, then: [SLOT_ALLOC]}":                      `"SLOT_ALLOC" was not seen after "ENCLAVE_START"`,

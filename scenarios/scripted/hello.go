@@ -113,7 +113,7 @@ func (g *guest) command(line string) (answer string, act func()) {
 	}
 	switch name {
 	case "env":
-		return "GREETING=hello", nil
+		return "PATH=/sbin:/usr/sbin:/bin:/usr/bin", nil // what init gives a workload without an environment
 	case "attest":
 		return g.attestation(arg), nil
 	case "exit":

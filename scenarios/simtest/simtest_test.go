@@ -44,7 +44,7 @@ func TestInstancesOfParallelTestsDoNotMeet(t *testing.T) {
 func TestAnInstanceOnTheMachinesClock(t *testing.T) {
 	i := simtest.New(t)
 	e := i.Run(simtest.Spec{})
-	require.Equal(t, "GREETING=hello", e.Call("env"))
+	require.Equal(t, "PATH=/sbin:/usr/sbin:/bin:/usr/bin", e.Call("env"))
 	e.ExpectRunning()
 	e.Freeze()
 	e.Thaw()

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,7 +98,7 @@ func TestAnEnclaveCostsLittleMemoryBesideItsRAM(t *testing.T) {
 	p := set(t, Config{Engine: QEMU, NSM: true})
 	const enclaves, most = 4, 60 << 20
 	own := func() uint64 {
-		runtime.GC()
+		debug.FreeOSMemory()
 		status, err := os.ReadFile("/proc/self/status")
 		require.NoError(t, err)
 		_, rest, _ := strings.Cut(string(status), "RssAnon:")
