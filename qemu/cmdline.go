@@ -19,8 +19,8 @@ const (
 // sometimes never ends, so the clocks' speeds are told instead.
 const tcgCmdline = "tsc_early_khz=2000000 no_timer_check lpj=4000000"
 
-// tcgCodeMiB bounds what QEMU keeps of the guest's code translated, in MiB. By itself it keeps all, in huge pages: 95 MiB
-// for a kernel's boot, where this much makes 54 MiB of QEMU in all, for a twelfth more work.
+// tcgCodeMiB bounds what QEMU keeps of the guest's code translated, in MiB. By itself it keeps all, in huge pages, and takes
+// 95 MiB beside the guest's RAM once a kernel has booted; so bounded it takes 54, for a twelfth more work.
 const tcgCodeMiB = "24"
 
 // nsmDevice is the virtio NSM device (virtio specification 1.4, device id 33; Linux drivers/misc/nsm.c:
