@@ -18,7 +18,7 @@ import (
 func (p *player) do(ctx context.Context, b branch, s *scenarios.Step) error {
 	switch {
 	case s.Build != nil:
-		return p.build(ctx, s.Build)
+		return p.build(ctx, b, s.Build)
 	case s.Create != nil:
 		return p.create(b, s.Create)
 	case s.AddMemory != nil:
@@ -30,7 +30,7 @@ func (p *player) do(ctx context.Context, b branch, s *scenarios.Step) error {
 	case s.Start != nil:
 		return p.start(b, s.Start)
 	case s.Heartbeat != nil:
-		return p.heartbeat(ctx, s.Heartbeat)
+		return p.heartbeat(ctx, b, s.Heartbeat)
 	case s.Run != nil:
 		return p.run(ctx, b, s.Run)
 	case s.Ioctl != nil:
@@ -78,23 +78,23 @@ func (p *player) look(ctx context.Context, b branch, s *scenarios.Step) error {
 	case s.Console != nil:
 		return p.console(ctx, s.Console)
 	case s.Poll != nil:
-		return p.poll(ctx, s.Poll)
+		return p.poll(ctx, b, s.Poll)
 	case s.Slot != nil:
 		return p.slot(ctx, b, s.Slot)
 	case s.Ended != nil:
 		return p.ended(ctx, s.Ended)
 	case s.Signal != nil:
-		return p.signal(s.Signal)
+		return p.signal(b, s.Signal)
 	case s.Seen != nil:
 		return p.seen(s.Seen)
 	case s.Exec != nil:
-		return p.exec(ctx, s.Exec)
+		return p.exec(ctx, b, s.Exec)
 	}
 	return errors.New("this step does nothing")
 }
 
 func (p *player) restart(ctx context.Context, b branch) (err error) {
-	p.stage.Alone(b.number, func() { err = p.stage.Restart(ctx) })
+	p.alone(b, func() { err = p.stage.Restart(ctx) })
 	return err
 }
 
@@ -117,7 +117,7 @@ func (p *player) console(ctx context.Context, c *scenarios.ConsoleExpect) error 
 func last(text string, n int) string { return text[max(0, len(text)-n):] }
 
 // poll waits for the descriptor to hang up, or sees that it does not.
-func (p *player) poll(ctx context.Context, w *scenarios.Poll) error {
+func (p *player) poll(ctx context.Context, b branch, w *scenarios.Poll) error {
 	e, err := p.enclave(w.Enclave)
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (p *player) poll(ctx context.Context, w *scenarios.Poll) error {
 	if got := e.file.Poll(); got != unix.POLLHUP {
 		return unlike("poll gives %#x, not POLLHUP: %v", got, e.file.Err())
 	}
-	p.note(e.name, trace.Ioctl, "poll = POLLHUP: "+e.file.Err().Error())
+	p.note(b, e.name, trace.Ioctl, "poll = POLLHUP: "+e.file.Err().Error())
 	return nil
 }
 
@@ -205,13 +205,13 @@ func (p *player) ended(ctx context.Context, w *scenarios.Ended) error {
 
 var signals = map[string]os.Signal{"kill": syscall.SIGKILL, "stop": syscall.SIGSTOP, "cont": syscall.SIGCONT, "oom": syscall.SIGKILL}
 
-func (p *player) signal(s *scenarios.Signal) error {
+func (p *player) signal(b branch, s *scenarios.Signal) error {
 	e, err := p.enclave(s.Enclave)
 	if err != nil {
 		return err
 	}
 	if s.Signal == "oom" {
-		p.note(e.name, trace.Fault, "the host is out of memory, and its kernel picks this VMM")
+		p.note(b, e.name, trace.Fault, "the host is out of memory, and its kernel picks this VMM")
 	}
 	return p.stage.Kill(e.slot, signals[s.Signal])
 }

@@ -24,12 +24,12 @@ const (
 
 // call makes a call of the driver in the branch's turn, and notes it with what comes of it.
 func (p *player) call(b branch, lane, what string, do func() (string, error)) (err error) {
-	p.stage.Alone(b.number, func() {
+	p.alone(b, func() {
 		var got string
 		if got, err = do(); err != nil {
 			got = scenarios.ErrnoName(nedriver.Code(err))
 		}
-		p.note(lane, trace.Ioctl, what+" = "+cmp.Or(got, "0"))
+		p.note(b, lane, trace.Ioctl, what+" = "+cmp.Or(got, "0"))
 	})
 	return err
 }
@@ -167,7 +167,7 @@ func (p *player) start(b branch, s *scenarios.Start) error {
 	})
 }
 
-func (p *player) heartbeat(ctx context.Context, h *scenarios.Heartbeat) error {
+func (p *player) heartbeat(ctx context.Context, b branch, h *scenarios.Heartbeat) error {
 	e, err := p.enclave(h.Enclave)
 	if err != nil {
 		return err
@@ -182,8 +182,8 @@ func (p *player) heartbeat(ctx context.Context, h *scenarios.Heartbeat) error {
 	err = e.heartbeat.Wait(ctx, e.cid.Load(), limit, e.file.Done())
 	e.deaf()
 	came := heartbeatName(err)
-	p.note(e.name, trace.Heartbeat, came)
-	p.measure(e)
+	p.note(b, e.name, trace.Heartbeat, came)
+	p.measure(b, e)
 	switch want := cmp.Or(h.Expect, "answered"); {
 	case came == want:
 		return nil
@@ -229,7 +229,7 @@ func (p *player) run(ctx context.Context, b branch, r *scenarios.RunEnclave) err
 	if err := p.start(b, &scenarios.Start{Enclave: r.Enclave, CID: r.CID, Debug: r.Debug, Does: r.Does}); err != nil {
 		return err
 	}
-	return p.heartbeat(ctx, &scenarios.Heartbeat{Enclave: r.Enclave, Expect: r.Expect})
+	return p.heartbeat(ctx, b, &scenarios.Heartbeat{Enclave: r.Enclave, Expect: r.Expect})
 }
 
 // terminate closes the enclave's file and waits until its machine has ended.
@@ -255,17 +255,17 @@ func (p *player) closeEnclave(b branch, name string) error {
 		return err
 	}
 	e.deaf()
-	p.measure(e)
+	p.measure(b, e)
 	return p.call(b, name, "close", func() (string, error) { return "", e.file.Close() })
 }
 
 // measure finds out what the enclave costs beside its RAM: once it is up, and before it is ended.
-func (p *player) measure(e *enclave) {
+func (p *player) measure(b branch, e *enclave) {
 	n := p.stage.VMMMemory(e.slot)
 	if n == 0 {
 		return
 	}
-	p.note(e.name, trace.Note, fmt.Sprintf("its VMM takes %d MiB beside the enclave's RAM", n>>20))
+	p.note(b, e.name, trace.Note, fmt.Sprintf("its VMM takes %d MiB beside the enclave's RAM", n>>20))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.vmmMemory = max(p.vmmMemory, n)
@@ -293,7 +293,7 @@ func (p *player) until(ctx context.Context, b branch, so func() error) error {
 func (p *player) pause(ctx context.Context, b branch) error {
 	err := sleep(ctx, retry)
 	if err == nil {
-		p.stage.Turn(b.number)
+		p.turn(b)
 	}
 	return err
 }

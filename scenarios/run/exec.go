@@ -22,23 +22,23 @@ import (
 
 // exec runs a program beside the stage, in the scenario's folder. For as long as it runs it has a vsock, by way of UNIX sockets in a folder of its
 // own.
-func (p *player) exec(ctx context.Context, w *scenarios.Exec) (err error) {
+func (p *player) exec(ctx context.Context, b branch, w *scenarios.Exec) (err error) {
 	dir, err := os.MkdirTemp("", "nesim-exec-") // private, and its name short enough for sockets
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	host := hybrid.New(ctx, p.stage.Net, func(text string) { p.note("parent", trace.Vsock, text) })
+	host := hybrid.New(ctx, p.stage.Net, func(text string) { p.note(b, "parent", trace.Vsock, text) })
 	defer host.Close()
 	sockets, err := p.sockets(host, dir, w.Listen)
 	if err != nil {
 		return err
 	}
-	return p.program(ctx, w, append(p.environment(), sockets...))
+	return p.program(ctx, b, w, append(p.environment(), sockets...))
 }
 
 // program runs the program, and holds what comes of it against what the file says.
-func (p *player) program(ctx context.Context, w *scenarios.Exec, env []string) error {
+func (p *player) program(ctx context.Context, b branch, w *scenarios.Exec, env []string) error {
 	cmd := exec.CommandContext(ctx, "sh", "-c", w.Command)
 	cmd.Dir = filepath.Dir(p.file)
 	cmd.Env = append(os.Environ(), env...)
@@ -52,7 +52,7 @@ func (p *player) program(ctx context.Context, w *scenarios.Exec, env []string) e
 		return err
 	}
 	_ = cmd.Cancel() // what it has left in the background
-	p.note("parent", trace.Note, fmt.Sprintf("%s: exit code %d: %.200q", w.Command, cmd.ProcessState.ExitCode(), out.String()))
+	p.note(b, "parent", trace.Note, fmt.Sprintf("%s: exit code %d: %.200q", w.Command, cmd.ProcessState.ExitCode(), out.String()))
 	if got := cmd.ProcessState.ExitCode(); got != w.Code {
 		return unlike("exit code %d, not %d: %s", got, w.Code, strings.TrimSpace(last(out.String(), 200)))
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/nesim/nesim/sim/nedriver"
 )
 
-func (p *player) build(ctx context.Context, b *scenarios.Build) error {
+func (p *player) build(ctx context.Context, at branch, b *scenarios.Build) error {
 	spec := stage.ImageSpec{Cmdline: b.Cmdline, Signature: stage.Signature(b.Sign)}
 	if b.Rootfs != "" {
 		spec.Rootfs = p.path(b.Rootfs)
@@ -34,7 +34,7 @@ func (p *player) build(ctx context.Context, b *scenarios.Build) error {
 	if before != nil {
 		before.Close()
 	}
-	p.note("parent", trace.Note, "image "+b.As+" is built")
+	p.note(at, "parent", trace.Note, "image "+b.As+" is built")
 	return nil
 }
 

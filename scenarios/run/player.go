@@ -28,7 +28,6 @@ type player struct {
 	numbers map[*scenarios.Step]int
 
 	mu        sync.Mutex
-	current   int // step
 	results   []trace.StepResult
 	processes map[string]*process
 	enclaves  map[string]*enclave
@@ -44,6 +43,7 @@ type player struct {
 type branch struct {
 	name   string
 	number int // for its turns
+	step   int // under way
 }
 
 // play sets the stage, takes the steps, and clears the stage. stop is asked between steps.
@@ -67,7 +67,7 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 		p.stage.Faults.Add(s.Faults[i].Arm())
 	}
 	within, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the scenario's time limit of %v is over", limit))
-	err = p.steps(within, branch{"main", 0}, s.Steps)
+	err = p.steps(within, branch{name: "main"}, s.Steps)
 	cancel()
 	r.Status = trace.Passed
 	if err != nil {
@@ -79,12 +79,23 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 	r.Entries, r.VMMMemory = p.trace.Entries(), p.vmmMemory
 }
 
-// note adds to the trace what happens in the step under way.
-func (p *player) note(lane string, kind trace.Kind, text string) {
-	p.mu.Lock()
-	step := p.current
-	p.mu.Unlock()
-	p.trace.Add(lane, kind, step, text)
+// note adds to the trace what happens in the branch's step.
+func (p *player) note(b branch, lane string, kind trace.Kind, text string) {
+	p.trace.Add(lane, kind, b.step, text)
+}
+
+// turn waits for the branch's turn, from which on the stage tells what happens with the branch's step.
+func (p *player) turn(b branch) {
+	p.stage.Turn(b.number)
+	p.stage.Step(b.step)
+}
+
+// alone does something in the branch's turn, and has the stage tell it with the branch's step.
+func (p *player) alone(b branch, do func()) {
+	p.stage.Alone(b.number, func() {
+		p.stage.Step(b.step)
+		do()
+	})
 }
 
 // steps takes steps one after the other until one fails.
@@ -105,11 +116,9 @@ func (p *player) step(ctx context.Context, b branch, s *scenarios.Step) error {
 	}
 	number := p.numbers[s]
 	name := p.results[number-1].Name
+	b.step = number
 	p.stage.Step(number)
-	p.mu.Lock()
-	p.current = number
-	p.mu.Unlock()
-	p.note(b.name, trace.Step, name)
+	p.note(b, b.name, trace.Step, name)
 	within, cancel := limited(ctx, s)
 	defer cancel()
 	began := p.stage.Now()
@@ -165,7 +174,7 @@ func (p *player) parallel(ctx context.Context, branches map[string][]scenarios.S
 			continue
 		}
 		all.Go(func() {
-			if err := p.steps(ctx, branch{name, p.numbers[&steps[0]]}, steps); err != nil {
+			if err := p.steps(ctx, branch{name: name, number: p.numbers[&steps[0]]}, steps); err != nil {
 				once.Do(func() { first = err; cancel(errOther) })
 			}
 		})

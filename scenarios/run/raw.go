@@ -83,7 +83,7 @@ func (p *player) pci(ctx context.Context, b branch, c *scenarios.PCI) (err error
 		}
 	}
 	var reply pcidev.Reply
-	p.stage.Alone(b.number, func() { reply, err = p.stage.Do(ctx, req) })
+	p.alone(b, func() { reply, err = p.stage.Do(ctx, req) })
 	if err != nil {
 		return err
 	}

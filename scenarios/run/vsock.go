@@ -269,7 +269,7 @@ func (p *player) ask(ctx context.Context, b branch, name, command string) (strin
 		return "", err
 	}
 	answer, err := bufio.NewReader(io.LimitReader(c, maxAnswer)).ReadString('\n')
-	p.stage.Turn(b.number)
+	p.turn(b)
 	return strings.TrimSuffix(answer, "\n"), err
 }
 
@@ -299,7 +299,7 @@ func (p *player) attest(ctx context.Context, b branch, s *scenarios.Attest) erro
 		return err
 	}
 	got, why := p.verify(answer, nonce)
-	p.note(s.Enclave, trace.NSM, "attestation: "+got)
+	p.note(b, s.Enclave, trace.NSM, "attestation: "+got)
 	if want := cmp.Or(s.Expect, "verified"); got != want {
 		if why != nil {
 			return unlike("%s, not %s: %v", got, want, why)

@@ -21,7 +21,7 @@ type faultyDevice struct {
 	stage *Stage
 
 	mu      sync.Mutex
-	command pcidev.Command
+	step    int           // which has sent the command
 	struck  []fault.Fault // for its reply
 	garbage bool          // the reply that is read next is
 	later   map[*time.Timer]struct{}
@@ -73,11 +73,11 @@ func (f *faultyDevice) after(d time.Duration, do func()) {
 	f.later[t] = struct{}{}
 }
 
-// reply takes what was decided for the reply to the command under way.
-func (f *faultyDevice) reply() []fault.Fault {
+// reply takes what was decided for the reply to the command under way, and the step that has sent it.
+func (f *faultyDevice) reply() ([]fault.Fault, int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.struck
+	return f.struck, f.step
 }
 
 // faultyRegions sees the commands come and their replies being read.
@@ -89,9 +89,9 @@ type faultyRegions struct {
 func (r *faultyRegions) RegionWrite(region uint32, off uint64, p []byte) error {
 	if region == pcidev.BAR && off == pcidev.NECommand && len(p) == 4 {
 		command := pcidev.Command(binary.LittleEndian.Uint32(p))
-		struck := r.stage.strike(fault.Occasion{At: fault.Reply, Command: command})
+		step, struck := r.stage.underWay(), r.stage.strike(fault.Occasion{At: fault.Reply, Command: command})
 		r.mu.Lock()
-		r.command, r.struck, r.garbage = command, struck, false
+		r.step, r.struck, r.garbage = step, struck, false
 		for _, f := range struck {
 			r.garbage = r.garbage || f.Do == fault.Garbage
 		}
@@ -118,10 +118,10 @@ type faultyInterrupts struct {
 }
 
 func (i *faultyInterrupts) Trigger(vector int) {
-	struck := i.reply()
+	struck, step := i.reply()
 	name := "reply"
 	if vector == pcidev.NEVecEvent {
-		struck, name = i.stage.strike(fault.Occasion{At: fault.Event}), "event"
+		struck, step, name = i.stage.strike(fault.Occasion{At: fault.Event}), i.stage.underWay(), "event"
 	}
 	times, delay := 1, time.Duration(0)
 	if vector == pcidev.NEVecReply && i.stage.cfg.Engine == Scripted {
@@ -140,15 +140,15 @@ func (i *faultyInterrupts) Trigger(vector int) {
 		}
 	}
 	for range times {
-		i.raise(vector, name, delay)
+		i.raise(vector, name, step, delay)
 		delay += i.gap()
 	}
 }
 
 // raise raises an interrupt now or later.
-func (i *faultyInterrupts) raise(vector int, name string, delay time.Duration) {
+func (i *faultyInterrupts) raise(vector int, name string, step int, delay time.Duration) {
 	raise := func() {
-		i.stage.note("device", trace.Interrupt, name)
+		i.stage.cfg.Trace.Add("device", trace.Interrupt, step, name)
 		i.Interrupts.Trigger(vector)
 	}
 	if delay > 0 {
@@ -191,7 +191,8 @@ type faultySession struct {
 
 // rc is what becomes of a command's result.
 func (s *faultySession) rc(err error) error {
-	for _, f := range s.reply() {
+	struck, _ := s.reply()
+	for _, f := range struck {
 		if f.Do == fault.Errno {
 			return unix.Errno(f.Errno)
 		}
@@ -266,7 +267,8 @@ func (s *faultySession) corrupt(paddr uint64, f fault.Fault) {
 
 // CommandDone implements pcidev.Observer.
 func (s *faultySession) CommandDone(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) {
-	s.stage.note("device", trace.Command, describe(c, req, reply))
+	_, step := s.reply()
+	s.stage.cfg.Trace.Add("device", trace.Command, step, describe(c, req, reply))
 }
 
 // EventRaised implements pcidev.Observer: the interrupts are told of instead.

@@ -279,10 +279,14 @@ func (s *Stage) tellFault(f fault.Fault, o fault.Occasion) {
 }
 
 func (s *Stage) note(lane string, kind trace.Kind, text string) {
+	s.cfg.Trace.Add(lane, kind, s.underWay(), text)
+}
+
+// underWay is the step of Stage.Step.
+func (s *Stage) underWay() int {
 	s.mu.Lock()
-	step := s.step
-	s.mu.Unlock()
-	s.cfg.Trace.Add(lane, kind, step, text)
+	defer s.mu.Unlock()
+	return s.step
 }
 
 // Exit waits for the end of an enclave's machine and tells how it ended.
