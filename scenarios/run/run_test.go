@@ -214,6 +214,35 @@ steps:
 	require.Less(t, r.Steps[0].Elapsed, time.Second)
 }
 
+func TestWhatABranchDoesIsToldWithItsStep(t *testing.T) {
+	r := play(t, `
+name: branches
+steps:
+- parallel:
+    a:
+    - run: {enclave: one}
+    - terminate: {enclave: one}
+    b:
+    - run: {enclave: two}
+    - terminate: {enclave: two}
+`)
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	commands, replies, calls := map[int]int{}, map[int]int{}, map[string]map[string]int{"one": {}, "two": {}}
+	for _, e := range r.Entries {
+		switch e.Kind {
+		case trace.Command:
+			commands[e.Step]++
+		case trace.Interrupt:
+			replies[e.Step]++
+		case trace.Ioctl:
+			calls[e.Lane][r.Steps[e.Step-1].Branch]++
+		}
+	}
+	require.Equal(t, map[int]int{2: 5, 3: 2, 4: 5, 5: 2}, commands)
+	require.Equal(t, commands, replies)
+	require.Equal(t, map[string]map[string]int{"one": {"a": 6}, "two": {"b": 6}}, calls)
+}
+
 func TestLeftoversAreTold(t *testing.T) {
 	const steps = `
 faults:
