@@ -1,6 +1,10 @@
 package eif
 
-import "hash/crc32"
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+)
 
 // crcPoly is the IEEE polynomial in the reversed bit order of the IEEE table.
 const crcPoly = crc32.IEEE
@@ -41,8 +45,49 @@ func multiplyCRC(a, b uint32) uint32 {
 func fileCRC(h *Header, sections []Section, data []uint32) uint32 {
 	crc := crc32.ChecksumIEEE(h.bytes()[:HeaderSize-crcSize])
 	for i, s := range sections {
-		crc = crc32.Update(crc, crc32.IEEETable, s.header().bytes())
-		crc = combineCRC(crc, data[i], s.Size)
+		crc = addSection(crc, s, data[i])
 	}
 	return crc
+}
+
+func addSection(crc uint32, s Section, data uint32) uint32 {
+	crc = crc32.Update(crc, crc32.IEEETable, s.header().bytes())
+	return combineCRC(crc, data, s.Size)
+}
+
+// checkCRC compares the header's CRC32 with the one computed from the sections' data, which it returns. The
+// specification has it "over the whole file" and then names header and sections: where bytes between sections belong to
+// none, either reading is right. The error wraps ErrCRC, or is ctx's or the reader's.
+func (img *Image) checkCRC(ctx context.Context, data []uint32) (computed uint32, err error) {
+	computed = fileCRC(&img.header, img.sections, data)
+	if computed == img.header.CRC32 {
+		return computed, nil
+	}
+	if img.Stray() > 0 {
+		if whole, err := img.wholeCRC(ctx, data); err != nil || whole == img.header.CRC32 {
+			return whole, err
+		}
+	}
+	return computed, fmt.Errorf("%w: its CRC32 is %08x, its header says %08x", ErrCRC, computed, img.header.CRC32)
+}
+
+// wholeCRC is fileCRC with the bytes between the sections.
+func (img *Image) wholeCRC(ctx context.Context, data []uint32) (uint32, error) {
+	crc := crc32.ChecksumIEEE(img.header.bytes()[:HeaderSize-crcSize])
+	buf := make([]byte, chunkSize)
+	for i, g := range img.gaps() {
+		for at := int64(0); at < g.size; {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			p := buf[:min(int64(len(buf)), g.size-at)]
+			if err := readAt(img.r, p, g.offset+at); err != nil {
+				return 0, fmt.Errorf("reading the EIF before section %d: %w", i, err)
+			}
+			crc = crc32.Update(crc, crc32.IEEETable, p)
+			at += int64(len(p))
+		}
+		crc = addSection(crc, img.sections[i], data[i])
+	}
+	return crc, nil
 }

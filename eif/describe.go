@@ -21,6 +21,9 @@ type Description struct {
 	Certificate    *CertificateInfo `json:"SigningCertificate,omitempty"`
 	CheckCRC       bool             `json:"CheckCRC"`
 	SignatureCheck *bool            `json:"SignatureCheck,omitempty"` // where the image is signed
+
+	// Stray is how many bytes of the file belong to no section: the hypervisor skips them, nitro-cli does not.
+	Stray int64 `json:"-"`
 	Identity
 }
 
@@ -98,6 +101,7 @@ func Describe(ctx context.Context, r io.ReaderAt, size int64) (*Description, err
 		Version:      img.Header().Version,
 		Measurements: report.Measurements,
 		CheckCRC:     report.CRCErr == nil,
+		Stray:        img.Stray() + size - img.Size(),
 	}
 	if report.Signature != nil || report.SignatureErr != nil {
 		valid := report.SignatureErr == nil

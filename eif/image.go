@@ -16,23 +16,14 @@ type Image struct {
 	size     int64
 }
 
-// Open reads and checks the headers of the EIF that fills r's first size bytes. It does not check the CRC, nor look
-// into the sections: Measure does. The bytes behind r must not change while the Image is used. Errors wrap ErrFormat
-// where the bytes are at fault and r's own error where they could not be read.
-func Open(r io.ReaderAt, size int64) (*Image, error) {
-	img, err := OpenPrefix(r, size)
-	if err != nil {
-		return nil, err
-	}
-	if extra := size - img.size; extra > 0 {
-		return nil, malformed("%d bytes follow the last section, which ends at %d", extra, img.size)
-	}
-	return img, nil
-}
-
-// OpenPrefix is Open for an EIF that begins r and ends somewhere in its first limit bytes, like one that lies in an
-// enclave's memory. Size tells where.
-func OpenPrefix(r io.ReaderAt, limit int64) (*Image, error) {
+// Open reads and checks the headers of the EIF that begins r and ends somewhere in its first limit bytes: those of a
+// file, or of an enclave's memory. Size tells where it ends. It does not check the CRC, nor look into the sections:
+// Measure does. The bytes behind r must not change while the Image is used. Errors wrap ErrFormat where the bytes are
+// at fault and r's own error where they could not be read.
+//
+// As the hypervisor does, it goes by the header's table: bytes between sections, and after the last, belong to none.
+// AWS's own readers, and so nitro-cli's describe-eif, walk from section to section and refuse them; Stray tells of them.
+func Open(r io.ReaderAt, limit int64) (*Image, error) {
 	if limit < HeaderSize {
 		return nil, malformed("%d bytes are too few for its header of %d", max(limit, 0), HeaderSize)
 	}
@@ -59,18 +50,17 @@ func OpenPrefix(r io.ReaderAt, limit int64) (*Image, error) {
 	return img, nil
 }
 
-// nextSection reads the header of section i, which must begin where the one before it ended: the specification wants
-// the tables in the file's order, and the AWS tools walk the file without looking at the tables.
+// nextSection reads the header of section i, which the header's table has after the one before it: the specification
+// wants the table in the file's order.
 func (img *Image) nextSection(i int, limit int64) (Section, error) {
-	start := img.size
-	if off := img.header.SectionOffsets[i]; off < uint64(start) {
-		return Section{}, malformed("section %d begins at %d and overlaps what comes before it, up to %d", i, off, start)
-	} else if off > uint64(start) {
-		return Section{}, malformed("section %d begins at %d and leaves a gap after %d", i, off, start)
+	off := img.header.SectionOffsets[i]
+	if off < uint64(img.size) {
+		return Section{}, malformed("section %d begins at %d and overlaps what comes before it, up to %d", i, off, img.size)
 	}
-	if limit-start < SectionHeaderSize {
-		return Section{}, malformed("truncated: it ends at %d, inside the header of section %d", limit, i)
+	if limit < SectionHeaderSize || off > uint64(limit-SectionHeaderSize) {
+		return Section{}, malformed("truncated: it ends at %d, and the header of section %d is at %d", limit, i, off)
 	}
+	start := int64(off)
 	raw := make([]byte, SectionHeaderSize)
 	if err := readAt(img.r, raw, start); err != nil {
 		return Section{}, fmt.Errorf("reading the header of EIF section %d: %w", i, err)
@@ -129,6 +119,28 @@ func (img *Image) Sections() []Section { return slices.Clone(img.sections) }
 
 // Size returns where the last section ends: the size of the EIF in bytes.
 func (img *Image) Size() int64 { return img.size }
+
+// Stray returns how many bytes between the sections belong to none.
+func (img *Image) Stray() (n int64) {
+	for _, g := range img.gaps() {
+		n += g.size
+	}
+	return n
+}
+
+// gap is a piece of the file that belongs to no section.
+type gap struct{ offset, size int64 }
+
+// gaps returns what lies before each section, of size 0 where that begins right after the one before it.
+func (img *Image) gaps() []gap {
+	gaps := make([]gap, 0, len(img.sections))
+	end := int64(HeaderSize)
+	for _, s := range img.sections {
+		gaps = append(gaps, gap{end, s.Offset - SectionHeaderSize - end})
+		end = s.Offset + s.Size
+	}
+	return gaps
+}
 
 // Data returns a reader of a section's data.
 func (img *Image) Data(s Section) *io.SectionReader {

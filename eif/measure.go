@@ -63,22 +63,16 @@ func (img *Image) Check(ctx context.Context) (*Report, error) {
 	}
 	d.stop()
 
-	r := &Report{
-		Measurements: Measurements{PCR0: d.pcr0, PCR1: d.pcr1, PCR2: d.pcr2},
-		CRC32:        fileCRC(&img.header, img.sections, d.crcs[:]),
+	r := &Report{Measurements: Measurements{PCR0: d.pcr0, PCR1: d.pcr1, PCR2: d.pcr2}}
+	var err error
+	if r.CRC32, err = img.checkCRC(ctx, d.crcs[:]); err != nil && !errors.Is(err, ErrCRC) {
+		return nil, err
 	}
-	r.CRCErr = checkCRC(&img.header, r.CRC32)
+	r.CRCErr = err
 	if signature != nil {
 		r.checkSignature(signature.Bytes())
 	}
 	return r, nil
-}
-
-func checkCRC(h *Header, computed uint32) error {
-	if computed == h.CRC32 {
-		return nil
-	}
-	return fmt.Errorf("%w: its CRC32 is %08x, its header says %08x", ErrCRC, computed, h.CRC32)
 }
 
 func (r *Report) checkSignature(section []byte) {

@@ -8,8 +8,8 @@ import (
 )
 
 // Resign writes the image to w with the signer's signature in the place of the one it has, if any, and returns its
-// measurements. The signature comes last; all else keeps its bytes and its order, so that PCR0, 1 and 2 stay as they
-// are. The image is read once. One whose CRC is wrong is not signed: the error wraps ErrCRC. On an error w is left with
+// measurements. The signature comes last; all other sections keep their bytes and their order, so that PCR0, 1 and 2 stay as they
+// are; bytes that belong to no section are left out. The image is read once. One whose CRC is wrong is not signed: the error wraps ErrCRC. On an error w is left with
 // an incomplete image, which Open refuses.
 func (img *Image) Resign(ctx context.Context, w io.WriterAt, signer *Signer) (Measurements, error) {
 	b := &builder{ctx: ctx, w: w, d: newDigester(img.size), header: img.header, end: HeaderSize}
@@ -20,7 +20,7 @@ func (img *Image) Resign(ctx context.Context, w io.WriterAt, signer *Signer) (Me
 		return Measurements{}, err
 	}
 	b.d.stop()
-	if err := img.checkCopied(b.d.crcs[:]); err != nil {
+	if err := img.checkCopied(ctx, b.d.crcs[:]); err != nil {
 		return Measurements{}, err
 	}
 	m := Measurements{PCR0: b.d.pcr0, PCR1: b.d.pcr1, PCR2: b.d.pcr2}
@@ -53,7 +53,7 @@ func (b *builder) copySections(img *Image) error {
 }
 
 // checkCopied checks the CRC of an image, given those of its sections but the signature.
-func (img *Image) checkCopied(copied []uint32) error {
+func (img *Image) checkCopied(ctx context.Context, copied []uint32) error {
 	var crcs [MaxSections]uint32
 	for i, s := range img.sections {
 		if s.Kind != SectionSignature {
@@ -66,5 +66,6 @@ func (img *Image) checkCopied(copied []uint32) error {
 		}
 		crcs[i] = crc32.ChecksumIEEE(old)
 	}
-	return checkCRC(&img.header, fileCRC(&img.header, img.sections, crcs[:]))
+	_, err := img.checkCRC(ctx, crcs[:])
+	return err
 }

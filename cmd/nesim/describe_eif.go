@@ -22,6 +22,10 @@ func describeEIF() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			described, err := describe(cmd.Context(), path)
 			if described != nil {
+				if described.Stray > 0 {
+					fmt.Fprintf(cmd.ErrOrStderr(), "note: %d bytes of %s belong to no section: the hypervisor skips them, "+
+						"nitro-cli refuses to describe such a file; sign-eif and build-enclave write none\n", described.Stray, path)
+				}
 				err = errors.Join(show(cmd, described, func(p *printer) { tell(p, described) }), err)
 			}
 			return err

@@ -67,7 +67,7 @@ func takeImage(ctx context.Context, from *donation) (*image, eif.Measurements, e
 func findImage(from *donation) (*eif.Image, error) {
 	room := from.size - imageOffset
 	r := &window{donation: from, size: room}
-	found, err := eif.OpenPrefix(r, maxImage)
+	found, err := eif.Open(r, maxImage)
 	switch {
 	case r.missed || err == nil && found.Size() > room:
 		need := "more"
