@@ -83,9 +83,12 @@ func newTree(entries []Entry) (tree, error) {
 
 // check checks an entry by itself.
 func check(e Entry) error {
+	top, _, _ := strings.Cut(e.Name, "/") // also of a directory that addParents makes
 	switch {
-	case !validName(e.Name) || e.Name == cpio.Trailer:
+	case !validName(e.Name):
 		return fmt.Errorf("invalid file name %q", e.Name)
+	case top == cpio.Trailer:
+		return fmt.Errorf("invalid file name %q: a record named %s ends a ramdisk", e.Name, cpio.Trailer)
 	case len(e.Name) >= maxPath:
 		return fmt.Errorf("file name %.40q... is %d bytes long: the kernel takes %d", e.Name, len(e.Name), maxPath-1)
 	case e.LinkTo != "":

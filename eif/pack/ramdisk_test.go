@@ -108,6 +108,7 @@ func TestEntriesThatTheKernelWouldDropAreRefused(t *testing.T) {
 		`invalid file name "a\x00"`:                         {file("a\x00", 0, nil)},
 		`invalid file name "."`:                             {directory(".")},
 		`invalid file name "TRAILER!!!"`:                    {file("TRAILER!!!", 0, nil)},
+		`invalid file name "TRAILER!!!/x/y"`:                {file("TRAILER!!!/x/y", 0, nil)}, // whose parent would be one
 		"bytes long: the kernel takes 4095":                 {file(long+"x", 0, nil)},
 		"x is there twice":                                  {file("x", 0, nil), directory("x")},
 		"s is a socket, which a ramdisk cannot hold":        {{Name: "s", Mode: fs.ModeSocket}},
@@ -166,6 +167,7 @@ func TestPackingStopsInTheMiddleOfAFile(t *testing.T) {
 func FuzzRamdisk(f *testing.F) {
 	f.Add("a/b", "text", "c", "a/b")
 	f.Add("TRAILER!!!", "", "x", "TRAILER!!!")
+	f.Add("a", "", "TRAILER!!!/0", "a")
 	f.Fuzz(func(t *testing.T, name, text, link, target string) {
 		tr, err := newTree([]Entry{
 			file(name, 0o644, []byte(text)),
