@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +12,7 @@ import (
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/setup"
 	"github.com/nesim/nesim/sim/daemon"
+	"github.com/nesim/nesim/sim/instance"
 )
 
 const (
@@ -187,50 +184,17 @@ func examineDaemon(ctx context.Context) finding {
 }
 
 func examineMemory() finding {
-	free, err := freeMemory()
-	f := finding{"memory", ok, fmt.Sprintf("%d MiB free", free/mib), ""}
+	host, err := instance.ReadHostMemory()
+	f := finding{"memory", ok, fmt.Sprintf("%d MiB available of %d MiB", host.Available/mib, host.Total/mib), ""}
 	switch {
 	case err != nil:
 		return finding{"memory", warn, oneLine(err), ""}
-	case free < littleMemory:
-		f.Status, f.Do = fail, "end something: an enclave wants 64 MiB and four times its image at least"
-	case free < goodMemory:
+	case host.Available < littleMemory:
+		f.Status, f.Do = fail, "end something: an enclave needs 64 MiB and four times its image at least"
+	case host.Available < goodMemory:
 		f.Status, f.Do = warn, "enough for a small enclave only"
 	}
 	return f
-}
-
-// freeMemory returns how many bytes can be used without swapping: MemAvailable of proc(5), or what the control group
-// leaves, where that is less.
-func freeMemory() (uint64, error) {
-	raw, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	_, rest, found := bytes.Cut(raw, []byte("MemAvailable:"))
-	words := bytes.Fields(rest)
-	if !found || len(words) == 0 {
-		return 0, errors.New("/proc/meminfo does not say how much memory is free")
-	}
-	kib, err := strconv.ParseUint(string(words[0]), 10, 50)
-	if err != nil {
-		return 0, errors.New("/proc/meminfo does not say how much memory is free")
-	}
-	free := kib << 10
-	limit, err1 := readNumber("/sys/fs/cgroup/memory.max")
-	used, err2 := readNumber("/sys/fs/cgroup/memory.current")
-	if err1 == nil && err2 == nil {
-		free = min(free, limit-min(used, limit))
-	}
-	return free, nil
-}
-
-func readNumber(path string) (uint64, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
 }
 
 // examineSpace looks at the room in a folder. Enclaves' memory takes none of it; sockets and images under way do.

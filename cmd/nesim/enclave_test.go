@@ -68,7 +68,7 @@ func TestAnEnclaveIsRunTalkedToAndTerminated(t *testing.T) {
 	})
 	t.Run("a port where nobody listens refuses", func(t *testing.T) {
 		require.Contains(t, u.refused("vsock", "dial", "16", "4242"), "reset") // as Linux tells it
-		require.Contains(t, u.refused("vsock", "dial", "17", "5005"), "CID 17")
+		require.Equal(t, "nesim: no enclave has CID 17: nesim describe-enclaves lists the running ones", u.refused("vsock", "dial", "17", "5005"))
 	})
 
 	var done terminated
@@ -189,7 +189,8 @@ func TestBadInputIsRefusedInOneLine(t *testing.T) {
 		{"damaged", []string{"--eif-path", file("flipped.eif", flipped)}, "CRC", "E35"},
 		{"memory too small for the image", []string{"--memory", "16"}, "does not fit", "E26"},
 		{"no memory", []string{"--memory", "0"}, "memory", "E26"},
-		{"memory without end", []string{"--memory", "16777215T"}, "no host", "E27"},
+		{"memory without end", []string{"--memory", "16777215T"}, "this host has", "E27"},
+		{"more memory than the host has", []string{"--memory", "1T"}, "1048576 MiB of memory requested, and this host has", "E27"},
 		{"memory in an unknown unit", []string{"--memory", "256_mb"}, "256_mb", "E03"},
 		{"memory too small for an enclave", []string{"--eif-path", u.image("two.eif"), "--memory", "60"}, "64 MiB", "E29"},
 		{"half a core", []string{"--cpu-count", "1"}, "core", "E29"},

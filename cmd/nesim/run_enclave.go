@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,9 @@ func runEnclave() *cobra.Command {
 			if err := instance.CheckCID(spec.CID); err != nil {
 				return err
 			}
+			if err := checkCores(cmd.Context(), spec); err != nil {
+				return err
+			}
 			if spec.CID == 0 && cmd.Flags().Changed("enclave-cid") {
 				fmt.Fprintln(cmd.ErrOrStderr(), "The CID 0 leaves the choice of a CID to the hypervisor.")
 			}
@@ -41,7 +45,7 @@ func runEnclave() *cobra.Command {
 	flags.StringVar(&spec.EIFPath, "eif-path", "", "the Enclave Image File to run")
 	flags.Var((*cpuCount)(&spec.CPUCount), "cpu-count", "number of CPUs for the enclave, in full cores")
 	flags.Var((*cpuIDs)(&spec.CPUIDs), "cpu-ids", "the CPUs for the enclave, as in --cpu-ids 2 3 or --cpu-ids 2,3")
-	flags.Var((*memoryMiB)(&spec.MemoryMiB), "memory", "memory for the enclave, in MiB or with a unit: 512, 512M, 2G; rounded up to huge pages")
+	flags.Var((*memoryMiB)(&spec.MemoryMiB), "memory", "memory for the enclave, in MiB or with a unit: M, MB or MiB, G, T (2G is 2048 MiB); rounded up to huge pages of 2 MiB")
 	flags.Uint64Var(&spec.CID, "enclave-cid", 0, "the enclave's CID (default: the hypervisor's choice)")
 	flags.BoolVar(&spec.Debug, "debug-mode", false, "make the enclave's console readable; its PCRs are then zero in attestation documents")
 	flags.BoolVar(&attach, "attach-console", false, "show the console once the enclave runs (implies --debug-mode)")
@@ -74,6 +78,19 @@ func checkRunFlags(cmd *cobra.Command) error {
 		return conflicting(cmd, "cpu-count", "cpu-ids")
 	}
 	return nil
+}
+
+// checkCores refuses, before a daemon is started, a count of CPUs that no core of the instance can give. What the pool has
+// is known to the daemon alone.
+func checkCores(ctx context.Context, spec instance.RunSpec) error {
+	threads := instance.ThreadsPerCore
+	if about, err := client().About(ctx); err == nil {
+		threads = about.ThreadsPerCore
+	}
+	if len(spec.CPUIDs) > 0 || spec.CPUCount >= threads {
+		return nil
+	}
+	return instance.CheckCPUCount(spec.CPUCount, threads)
 }
 
 // run runs an enclave, and shows its console where that is asked for.

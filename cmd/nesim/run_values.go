@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/instance"
@@ -23,6 +24,9 @@ func (c *cpuCount) String() string { return "" }
 func (c *cpuCount) Set(text string) error {
 	n, err := strconv.ParseUint(text, 10, 31)
 	*c = cpuCount(n)
+	if err != nil && strings.HasPrefix(text, "-") {
+		return errors.New("must be positive: give 2, or another number of whole cores")
+	}
 	return whole(err)
 }
 
@@ -44,25 +48,25 @@ func (c *cpuIDs) Set(text string) error {
 	return nil
 }
 
-// memoryMiB is the value of --memory: a number of MiB, or one with the unit M, G or T, as nitro-cli takes it.
+// memoryMiB is the value of --memory: a number of MiB, or one with a unit. nitro-cli takes M, G and T, for MiB, GiB and
+// TiB; their longer names mean the same here.
 type memoryMiB uint64
 
 func (m *memoryMiB) Type() string   { return "SIZE" }
 func (m *memoryMiB) String() string { return "" }
 
+// memoryUnits are the units of --memory in MiB, by their upper-case names.
+var memoryUnits = map[string]uint64{
+	"": 1, "M": 1, "MB": 1, "MIB": 1, "G": 1 << 10, "GB": 1 << 10, "GIB": 1 << 10, "T": 1 << 20, "TB": 1 << 20, "TIB": 1 << 20,
+}
+
 func (m *memoryMiB) Set(text string) error {
-	digits := strings.TrimRight(text, "MmGgTt")
-	unit := uint64(1)
-	switch text[len(digits):] {
-	case "", "M", "m":
-	case "G", "g":
-		unit = 1 << 10
-	case "T", "t":
-		unit = 1 << 20
-	default:
-		return errors.New("has no unit of memory that is known: use M, G or T")
+	number := strings.TrimRightFunc(text, unicode.IsLetter)
+	unit, known := memoryUnits[strings.ToUpper(text[len(number):])]
+	if !known {
+		return fmt.Errorf("has the unknown unit %q: use M, G or T, as in 512M or 2GiB", text[len(number):])
 	}
-	n, err := strconv.ParseUint(digits, 10, 64)
+	n, err := strconv.ParseUint(strings.TrimRight(number, " "), 10, 64)
 	if err != nil {
 		return whole(err)
 	}

@@ -35,7 +35,9 @@ func TestCommandLinesAreRefusedAsByNitroCLI(t *testing.T) {
 		{run("--config", "a.json", "--memory", "64"), "[E02] --config and --memory", 2},
 		{run("--config", "a.json", "--debug-mode"), "[E02] --config and --debug-mode", 2},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-ids", "2", "x"), `[E03] --cpu-ids "2,x" has "x"`, 3},
-		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "-2"), `[E03] --cpu-count "-2" is not a whole number`, 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "-2"), `[E03] --cpu-count "-2" must be positive: give 2`, 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "0"), "[E29] an enclave needs at least one CPU core, not 0 CPUs: give 2", 29},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "1"), "[E29] an enclave is given whole CPU cores, of 2 CPUs each, not 1 CPU: give 2", 29},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--enclave-cid", "x"), `[E03] --enclave-cid "x" is not a whole number`, 3},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--enclave-cid", "2"), "[E03] the CID 2 is reserved", 3},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--enclave-cid", "4294967295"), "[E03] the CID 4294967295 is reserved", 3},
@@ -117,12 +119,15 @@ func TestCPUIDsMayStandApart(t *testing.T) {
 }
 
 func TestMemoryHasNitroCLIsUnits(t *testing.T) {
-	for text, want := range map[string]uint64{"512": 512, "512M": 512, "2g": 2048, "2T": 2 << 20, "0": 0} {
+	for text, want := range map[string]uint64{
+		"512": 512, "512M": 512, "512MB": 512, "512MiB": 512, "512mib": 512, "512 MiB": 512, "2g": 2048, "1GB": 1024, "1GiB": 1024,
+		"2T": 2 << 20, "1TiB": 1 << 20, "0": 0,
+	} {
 		var m memoryMiB
 		require.NoError(t, m.Set(text), text)
 		require.EqualValues(t, want, m, text)
 	}
-	for _, text := range []string{"", "M", "2GB", "2K", "-1", "1.5G", "18446744073709551615G", "2MM"} {
+	for _, text := range []string{"", "M", "2K", "2KiB", "2iB", "-1", "1.5G", "18446744073709551615G", "2MM", "2M5", "0x10", "512\u041c"} {
 		require.Error(t, new(memoryMiB).Set(text), text)
 	}
 }

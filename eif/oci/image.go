@@ -63,7 +63,8 @@ type layer struct {
 }
 
 // Open finds an image by the path of an archive or a layout folder, or by its name. A name that begins with "/", "./"
-// or "../" is a path; any other is one only if an archive or a layout is there. The caller must close the Image.
+// or "../" is a path; any other is one only if an archive or a layout is there. No registry is asked for a name that ends
+// as an archive's does, such as app.tar. The caller must close the Image.
 // Errors are one line and say what to do.
 func Open(ctx context.Context, name string, options Options) (*Image, error) {
 	if options.Note == nil {
@@ -181,6 +182,17 @@ func looksLikePath(name string) bool {
 	return strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../")
 }
 
+// looksLikeArchive tells whether a name ends as an archive's does. A registry's image could have such a name; a file that
+// was mistyped is far likelier.
+func looksLikeArchive(name string) bool {
+	for _, ending := range []string{".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2"} {
+		if strings.HasSuffix(strings.ToLower(name), ending) {
+			return true
+		}
+	}
+	return false
+}
+
 // openPath opens the archive or layout folder at a path. It reports false where there is none and the name may mean
 // something else.
 func (i *Image) openPath(ctx context.Context, path string) (found bool, err error) {
@@ -196,7 +208,7 @@ func (i *Image) openPath(ctx context.Context, path string) (found bool, err erro
 	case info.Mode().IsRegular():
 		found, err = i.openArchive(ctx, path)
 	}
-	if !found && err == nil && looksLikePath(path) {
+	if !found && err == nil && (looksLikePath(path) || looksLikeArchive(path)) {
 		err = errors.New("it is neither an image archive nor an OCI layout folder (a plain folder is packed by --rootfs)")
 	}
 	return found || err != nil, err

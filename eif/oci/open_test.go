@@ -189,6 +189,7 @@ func TestWhatIsNoImageIsToldInOneLine(t *testing.T) {
 		"user \"nobody\": ":                              save(t, newImage(t, v1.Config{Cmd: []string{"a"}, User: "nobody"})),
 		"no name that an image can have":                 "Not A Name",
 		"no local engine answers at unix://":             "127.0.0.1:1/no/registry",
+		"there is no such file, and no local engine":     "app.tar",
 	} {
 		require.Contains(t, refused(t, path), want)
 	}
@@ -206,6 +207,24 @@ func TestAFileWithAnImagesNameDoesNotHideTheImage(t *testing.T) {
 	require.NoError(t, os.Rename(archive, "hello"))
 	image, _ = open(t, "hello")
 	require.Equal(t, "archive", image.Source)
+}
+
+func TestAMistypedArchiveIsNotLookedForInARegistry(t *testing.T) {
+	noEngine(t)
+	host := startRegistry(t)
+	for _, name := range []string{host + "/app.tar", "app.tar.gz", "images/app.tgz"} {
+		var notes []string
+		_, err := Open(t.Context(), name, Options{SpoolDir: t.TempDir(), Note: func(line string) { notes = append(notes, line) }})
+		require.ErrorContains(t, err, "image "+name+": there is no such file, and no local engine answers at ")
+		require.Empty(t, notes, "a registry was asked")
+	}
+	t.Chdir(t.TempDir())
+	require.NoError(t, os.WriteFile("app.tar", []byte("text"), 0o600))
+	require.Contains(t, refused(t, "app.tar"), "it is neither an image archive nor an OCI layout folder")
+	archive := save(t, newImage(t, v1.Config{Cmd: []string{"/app"}}))
+	startEngine(t, "other.tar", archive)
+	image, _ := open(t, "other.tar") // an engine's image may have such a name
+	require.Equal(t, LocalEngine, image.Source)
 }
 
 func TestTheUserMayBeNumbers(t *testing.T) {

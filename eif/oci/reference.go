@@ -30,6 +30,9 @@ func (i *Image) openReference(ctx context.Context, image string) error {
 	if found {
 		return engineErr
 	}
+	if looksLikeArchive(image) {
+		return fmt.Errorf("there is no such file, and %w", engineErr)
+	}
 	i.options.Note(fmt.Sprintf("%v: asking the registry %s", engineErr, ref.Context().RegistryStr()))
 	if err := i.openRegistry(ctx, ref); err != nil {
 		return fmt.Errorf("%w; and registry %s: %w", engineErr, ref.Context().RegistryStr(), err)

@@ -39,6 +39,8 @@ type About struct {
 	QEMU      string `json:"QEMU"`
 	Accel     string `json:"Accel"`
 	CPUPool   string `json:"CPUPool"`
+
+	ThreadsPerCore int `json:"ThreadsPerCore"`
 }
 
 // message is one line of an answer in parts: a line of progress, or the last, which has the result or the error.

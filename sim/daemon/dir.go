@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,10 +60,23 @@ func checkPrivate(dir string) error {
 		return fmt.Errorf("look at the daemon's folder: %w", err)
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || int(stat.Uid) != os.Getuid() || info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s is not a folder private to you (mode 0700): remove it, or set NESIM_DIR to another", dir)
+	if !ok || !info.IsDir() || int(stat.Uid) != os.Getuid() {
+		return fmt.Errorf("%s is not a folder that you own: remove it, or set NESIM_DIR to another", dir)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("the folder %s is open to other users (mode %04o): run chmod 700 %s, or set NESIM_DIR to another", dir, mode, shellWord(dir))
 	}
 	return nil
+}
+
+// shellWord quotes text for a shell, if it needs that.
+func shellWord(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool {
+		return !strings.ContainsRune("/._-+=:@%,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 // errHeld means that another daemon holds the folder's lock.

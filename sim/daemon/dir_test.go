@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,18 +45,21 @@ func unfit(t *testing.T) (all []struct{ dir, want string }) {
 		dir := filepath.Join(base, name)
 		require.NoError(t, os.Mkdir(dir, 0o700))
 		require.NoError(t, os.Chmod(dir, mode))
-		add(dir, "not a folder private to you")
+		add(dir, fmt.Sprintf("is open to other users (mode %04o): run chmod 700 %s,", mode, dir))
 	}
+	spaced := filepath.Join(base, "a b's")
+	require.NoError(t, os.Mkdir(spaced, 0o755))
+	add(spaced, `chmod 700 '`+base+`/a b'\''s'`)
 	link := filepath.Join(base, "link") // could be turned to another folder later
 	require.NoError(t, os.Symlink(folder(t), link))
-	add(link, "not a folder private to you")
+	add(link, "not a folder that you own")
 	others := "/" // root's
 	if os.Getuid() == 0 {
 		others = filepath.Join(base, "others")
 		require.NoError(t, os.Mkdir(others, 0o700))
 		require.NoError(t, os.Chown(others, 1, 1))
 	}
-	add(others, "not a folder private to you")
+	add(others, "not a folder that you own")
 	add(filepath.Join(base, strings.Repeat("x", 100)), "NESIM_DIR")
 	return all
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/vsock"
 )
@@ -28,15 +30,32 @@ func CheckCID(cid uint64) error {
 	return nil
 }
 
+// CheckCPUCount refuses a count of CPUs that are not whole cores, with the code that nitro-cli has for the driver's
+// refusal: NE_ERR_NO_VCPUS_ADDED or NE_ERR_FULL_CORES_NOT_USED at NE_START_ENCLAVE.
+func CheckCPUCount(count, threadsPerCore int) error {
+	give := fmt.Sprintf("give %d or a multiple of it", threadsPerCore)
+	if threadsPerCore == 1 {
+		give = "give 1 or more"
+	}
+	switch {
+	case count < 1:
+		return errcode.New(errcode.IoctlFailure, "an enclave needs at least one CPU core, not %d CPUs: %s", count, give)
+	case count%threadsPerCore != 0:
+		return errcode.New(errcode.IoctlFailure, "an enclave is given whole CPU cores, of %d CPUs each, not %s: %s",
+			threadsPerCore, english.Plural(count, "CPU", ""), give)
+	}
+	return nil
+}
+
 // checkCPUs refuses CPUs that the pool, a canonical CPU list, does not have, as nitro-cli does before it asks the driver.
-func checkCPUs(spec *RunSpec, pool string) error {
+func checkCPUs(spec *RunSpec, pool string, threadsPerCore int) error {
 	has := poolCPUs(pool)
 	if len(spec.CPUIDs) == 0 {
 		if spec.CPUCount > len(has) {
-			return errcode.New(errcode.InsufficientCPUs, "%d CPUs asked for, the pool has %d (%s): ask for fewer, or see nesim serve --ne-cpus",
-				spec.CPUCount, len(has), pool)
+			return errcode.New(errcode.InsufficientCPUs, "%s requested, and the CPU pool has %d (%s): request fewer, or see nesim serve --ne-cpus",
+				english.Plural(spec.CPUCount, "CPU", ""), len(has), pool)
 		}
-		return nil
+		return CheckCPUCount(spec.CPUCount, threadsPerCore)
 	}
 	for i, id := range spec.CPUIDs {
 		if slices.Contains(spec.CPUIDs[:i], id) {
@@ -51,7 +70,7 @@ func checkCPUs(spec *RunSpec, pool string) error {
 	return nil
 }
 
-// poolCPUs reads the list that the driver gives of its pool: numbers and ranges, parted by commas.
+// poolCPUs reads the list that the driver gives of its pool: numbers and ranges, separated by commas.
 func poolCPUs(list string) (cpus []uint32) {
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(part, "-")
@@ -71,13 +90,14 @@ func poolCPUs(list string) (cpus []uint32) {
 }
 
 // checkMemory refuses less memory than nitro-cli gives an image of so many bytes.
-func checkMemory(memoryMiB uint64, imageSize int64) error {
+func checkMemory(memoryMiB uint64, imageSize int64, host HostMemory) error {
 	need := memoryPerImage * ((uint64(imageSize) + mib - 1) / mib)
 	switch {
 	case memoryMiB == 0:
 		return errcode.New(errcode.InsufficientMemoryRequested, "an enclave needs memory: give --memory at least %d", max(need, 64))
-	case memoryMiB > math.MaxInt64/mib:
-		return errcode.New(errcode.InsufficientMemoryAvailable, "no host has %d MiB of memory: --memory is in MiB", memoryMiB)
+	case memoryMiB > math.MaxInt64/mib, host.Total > 0 && memoryMiB > host.Total/mib:
+		return errcode.New(errcode.InsufficientMemoryAvailable, "%d MiB of memory requested, and this host has %d MiB, of which %d MiB are available: request less",
+			memoryMiB, host.Total/mib, host.Available/mib)
 	case memoryMiB*mib < memoryPerImage*uint64(imageSize):
 		return errcode.New(errcode.InsufficientMemoryRequested,
 			"the image of %d MiB does not fit into %d MiB of memory, which must be %d times as much: give --memory at least %d",

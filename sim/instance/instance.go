@@ -31,6 +31,9 @@ import (
 	"github.com/nesim/nesim/sim/vsock"
 )
 
+// ThreadsPerCore is how many CPUs a core of the parent has by default.
+const ThreadsPerCore = 2
+
 // Config shapes an instance. Zero values take the defaults.
 type Config struct {
 	Dir       string // a private folder for the machines' sockets
@@ -56,7 +59,7 @@ func (c *Config) setDefaults() error {
 		c.CPUs = 16
 	}
 	if c.ThreadsPerCore == 0 {
-		c.ThreadsPerCore = 2
+		c.ThreadsPerCore = ThreadsPerCore
 	}
 	if c.CPUPool == "" {
 		c.CPUPool = fmt.Sprintf("%d-%d", c.ThreadsPerCore, c.CPUs-1)
@@ -232,6 +235,9 @@ func (i *Instance) Close() error {
 // QEMU tells which QEMU runs the enclaves, and with which accelerator.
 func (i *Instance) QEMU() (version, accel string) { return i.qemu.Version.String(), string(i.accel) }
 
+// ThreadsPerCore is how many CPUs a core of the parent has: enclaves are given whole cores.
+func (i *Instance) ThreadsPerCore() int { return i.cfg.ThreadsPerCore }
+
 // CPUPool is the list of CPUs that enclaves are given.
 func (i *Instance) CPUPool() string { return i.driver.CPUs() }
 
@@ -239,7 +245,7 @@ func (i *Instance) CPUPool() string { return i.driver.CPUs() }
 func (i *Instance) DialVsock(ctx context.Context, cid, port uint32) (vsock.Conn, error) {
 	conn, err := i.net.Dial(ctx, vsock.Addr{ContextID: vsock.CIDParent, Port: vsock.PortAny}, vsock.Addr{ContextID: cid, Port: port})
 	if errors.Is(err, unix.EHOSTUNREACH) {
-		return nil, fmt.Errorf("%w: no enclave has CID %d, see nesim describe-enclaves", err, cid)
+		return nil, fmt.Errorf("no enclave has CID %d: nesim describe-enclaves lists the running ones", cid)
 	}
 	return conn, err
 }

@@ -65,7 +65,7 @@ func (i *Instance) openImage(spec RunSpec) (*image, error) {
 	if err != nil {
 		return nil, errcode.Wrap(errcode.FileOperationFailure, err)
 	}
-	if err := checkCPUs(&spec, i.driver.CPUs()); err != nil {
+	if err := checkCPUs(&spec, i.driver.CPUs(), i.cfg.ThreadsPerCore); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -93,7 +93,8 @@ func checkImage(f *os.File, spec RunSpec) (*image, error) {
 	if arch := header.Arch(); arch != eif.ArchX86_64 {
 		return nil, errcode.New(errcode.EIFParsing, "the image is for %s: nesim runs images for x86_64", arch)
 	}
-	if err := checkMemory(spec.MemoryMiB, info.Size()); err != nil {
+	host, _ := ReadHostMemory() // an unknown size refuses nothing
+	if err := checkMemory(spec.MemoryMiB, info.Size(), host); err != nil {
 		return nil, err
 	}
 	if err := checkSignature(parsed); err != nil {
