@@ -15,10 +15,6 @@ const (
 	initrdFD = 5
 )
 
-// tcgCmdline is appended under TCG only: there the guest's measuring of its clocks against each other
-// sometimes never ends, so the clocks' speeds are told instead.
-const tcgCmdline = "tsc_early_khz=2000000 no_timer_check lpj=4000000"
-
 // tcgCodeMiB bounds what QEMU keeps of the guest's code translated, in MiB. By itself it keeps all, in huge pages, and takes
 // 95 MiB beside the guest's RAM once a kernel has booted; so bounded it takes 54, for a twelfth more work.
 const tcgCodeMiB = "24"
@@ -53,7 +49,7 @@ func arguments(cfg *Config, accel Accel) []string {
 	cmdline := cfg.Cmdline
 	if accel == TCG {
 		args = append(args, "-accel", tcgOptions(cfg.SingleThread), "-cpu", "max")
-		cmdline = strings.TrimSpace(cmdline + " " + tcgCmdline)
+		cmdline = strings.TrimSpace(cmdline + " " + TCGCmdline())
 	} else {
 		args = append(args, "-accel", "kvm", "-cpu", "host")
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/setup"
 	"github.com/nesim/nesim/qemu/vhostuser"
 	"github.com/nesim/nesim/qemu/vsockdev"
@@ -109,7 +110,7 @@ func (h *handBoot) toHeartbeat(b *testing.B) time.Duration {
 	machine := exec.Command(h.qemu, "-M", "microvm,memory-backend=mem", "-global", "virtio-mmio.force-legacy=false",
 		"-object", "memory-backend-memfd,id=mem,size=256M,share=on", "-m", "256M", "-smp", "2", "-accel", "tcg", "-cpu", "max",
 		"-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-no-reboot", "-device", "i8042",
-		"-kernel", h.kernel, "-initrd", h.initrd, "-append", strings.TrimSpace(h.cmdline+" tsc_early_khz=2000000 no_timer_check lpj=4000000"),
+		"-kernel", h.kernel, "-initrd", h.initrd, "-append", strings.TrimSpace(h.cmdline+" "+qemu.TCGCmdline()),
 		"-chardev", "socket,id=v,path="+socket, "-device", "vhost-user-vsock-device,chardev=v")
 	require.NoError(b, machine.Start())
 	defer func() {

@@ -81,7 +81,7 @@ func cpuModel(accel qemu.Accel) string {
 }
 
 // kernelCmdline has the huge pages set aside while the kernel starts, when there is no lack of contiguous memory: the
-// kernel itself may not lie just anywhere then, and does not clear every page that it takes. Under TCG the measuring of clocks against each other sometimes never ends, so their speeds are told.
+// kernel itself may not lie just anywhere then, and does not clear every page that it takes.
 func (c *Config) kernelCmdline(accel qemu.Accel) string {
 	words := []string{"console=ttyS0", "quiet", "panic=-1", "rdinit=" + plan.Init, "init_on_alloc=0", "nokaslr"}
 	if c.HugeGiB > 0 {
@@ -92,7 +92,7 @@ func (c *Config) kernelCmdline(accel qemu.Accel) string {
 		words[len(words)-1] += fmt.Sprintf(",1:%d", c.FarMiB/4)
 	}
 	if accel == qemu.TCG {
-		words = append(words, "tsc_early_khz=2000000", "no_timer_check", "lpj=4000000")
+		words = append(words, qemu.TCGCmdline())
 	}
 	return strings.Join(words, " ")
 }

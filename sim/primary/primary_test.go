@@ -66,8 +66,8 @@ func TestDefaultsFitTogether(t *testing.T) {
 	require.Contains(t, args, "-smp 8,sockets=1,cores=8,threads=1")
 	require.Contains(t, args, "-m 4224 ")
 	require.Contains(t, args, "hugepagesz=1G hugepages=0:1 hugepagesz=2M hugepages=0:256,1:32")
-	require.Contains(t, args, "tsc_early_khz")
-	require.NotContains(t, strings.Join(cfg.arguments("kvm"), " "), "tsc_early_khz")
+	require.Contains(t, args, "tsc=reliable")
+	require.NotContains(t, strings.Join(cfg.arguments("kvm"), " "), "tsc")
 }
 
 func TestWhatCannotBeIsRefused(t *testing.T) {
