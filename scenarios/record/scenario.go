@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/pcidev"
+	"github.com/nesim/nesim/sim/nedriver"
 )
 
 // In a scenario raw commands have this much of the parent's memory, from offset 0 on; an enclave takes a quarter of it.
@@ -83,7 +84,7 @@ func (s *scenario) add(e *Entry) error {
 	}
 	parts := append([]string{"command: " + e.What}, fields...)
 	if e.Reply.RC != 0 {
-		parts = append(parts, "rc: "+errno(e.Reply.RC))
+		parts = append(parts, "rc: "+nedriver.ErrorCode(-e.Reply.RC).String())
 	} else if state := s.state(c, e); state != "" {
 		parts = append(parts, "state: "+state)
 	}
@@ -207,19 +208,8 @@ func (s *scenario) state(c pcidev.Command, e *Entry) string {
 		return ""
 	}
 	switch e.Reply.State {
-	case pcidev.StateInit:
-		return "init"
-	case pcidev.StateRunning:
-		return "running"
-	case pcidev.StateStopped:
-		return "stopped"
+	case pcidev.StateInit, pcidev.StateRunning, pcidev.StateStopped:
+		return pcidev.StateName(e.Reply.State)
 	}
 	return ""
-}
-
-func errno(rc int32) string {
-	if name := unix.ErrnoName(unix.Errno(-rc)); name != "" {
-		return name
-	}
-	return fmt.Sprint(-rc)
 }

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/fault"
 	"github.com/nesim/nesim/scenarios/trace"
@@ -70,7 +68,7 @@ func exitCode(console []byte) *int {
 func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
 	text := c.String() + arguments(req)
 	if reply.RC != 0 {
-		return text + " = " + errnoName(reply.RC)
+		return text + " = " + replyCode(reply.RC)
 	}
 	text += " = 0"
 	switch c {
@@ -82,7 +80,7 @@ func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
 		text += fmt.Sprintf(": %d slots", reply.SlotCount)
 	case pcidev.CmdSlotInfo, pcidev.CmdNextSlot, pcidev.CmdEnclaveGetSlot:
 		text += fmt.Sprintf(": slot %#x, CID %d, %d regions of %d MiB in all, %d vCPUs, flags %#x, state %s", reply.SlotUID, reply.EnclaveCID,
-			reply.MemRegions, reply.MemSize>>20, reply.NrVCPUs, reply.Flags, stateName(reply.State))
+			reply.MemRegions, reply.MemSize>>20, reply.NrVCPUs, reply.Flags, pcidev.StateName(reply.State))
 	}
 	return text
 }
@@ -112,24 +110,12 @@ func arguments(req pcidev.Request) string {
 	return ""
 }
 
-// errnoName gives a reply's rc the name of its errno.
-func errnoName(rc int32) string {
-	if name := unix.ErrnoName(unix.Errno(-rc)); name != "" {
-		return "-" + name
+// replyCode is a reply's rc with the name of its errno.
+func replyCode(rc int32) string {
+	if rc < 0 {
+		return "-" + nedriver.ErrorCode(-rc).String()
 	}
 	return strconv.Itoa(int(rc))
-}
-
-func stateName(state uint16) string {
-	switch state {
-	case pcidev.StateInit:
-		return "init"
-	case pcidev.StateRunning:
-		return "running"
-	case pcidev.StateStopped:
-		return "stopped"
-	}
-	return fmt.Sprintf("%#x", state)
 }
 
 // maxConsole bounds what is kept of a console, in bytes: a scenario floods it on purpose.
