@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"encoding"
 	"fmt"
 	"reflect"
 	"slices"
@@ -23,14 +24,15 @@ func (e *Error) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Li
 // maxDepth bounds how deep values nest, parallel steps in parallel steps for one.
 const maxDepth = 64
 
-// decoder turns YAML into the language's types: what they do not have is an error.
+// decoder turns YAML into the language's types. Whatever they do not have is an error.
 type decoder struct {
+	language Language
 	file     string
 	vars     map[string]string
 	read     reader
 	depth    int
 	included int     // how many files deep
-	errors   []error // all of them: who mends a file wants to see them at once
+	errors   []error // all of them, so that a file can be mended in one go
 }
 
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
@@ -40,32 +42,36 @@ func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 // value decodes n into v. tag is the field's, for what its values may be.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 	if d.depth++; d.depth > maxDepth {
-		d.fail(n, "this is nested too deep")
+		d.fail(n, "nested too deep")
 		d.depth--
 		return
 	}
 	defer func() { d.depth-- }()
 	if n.Kind == yaml.AliasNode {
-		d.fail(n, "anchors and aliases are not taken: use vars or include")
+		d.fail(n, "anchors and aliases are not supported: use vars or include")
 		return
 	}
-	switch v.Interface().(type) {
-	case Duration:
-		d.scalar(n, v, "a length of time such as 30s", func(s string) error {
-			t, err := time.ParseDuration(s)
-			if err == nil && t < 0 {
+	switch target := v.Addr().Interface().(type) {
+	case encoding.TextUnmarshaler:
+		d.name(n, target)
+		return
+	case *time.Duration:
+		d.scalar(n, v, "a duration such as 30s", func(s string) (err error) {
+			if *target, err = time.ParseDuration(s); err == nil && *target < 0 {
 				err = strconv.ErrRange
 			}
-			v.SetInt(int64(t))
 			return err
 		})
 		return
-	case Size:
+	case *Size:
 		d.scalar(n, v, "a number of bytes such as 4096, 64K, 2M or 1G", func(s string) error {
 			size, err := parseSize(s)
-			v.SetUint(size)
+			*target = Size(size)
 			return err
 		})
+		return
+	case *Step:
+		d.step(n, target)
 		return
 	}
 	switch v.Kind() {
@@ -91,14 +97,23 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, want string, parse func(
 	}
 }
 
+// name decodes a word that its type knows.
+func (d *decoder) name(n *yaml.Node, target encoding.TextUnmarshaler) {
+	if n.Kind != yaml.ScalarNode {
+		d.fail(n, "want text, not %s", shown(n))
+	} else if err := target.UnmarshalText([]byte(n.Value)); err != nil {
+		d.fail(n, "%v", err)
+	}
+}
+
 func (d *decoder) text(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-		d.fail(n, "want a text, not %s", shown(n))
+		d.fail(n, "want text, not %s", shown(n))
 		return
 	}
 	if enum := tag.Get("enum"); enum != "" {
 		if words := strings.Split(enum, ","); !slices.Contains(words, n.Value) {
-			d.fail(n, "no %q here%s: choose %s", n.Value, meant(n.Value, words), strings.Join(words, ", "))
+			d.fail(n, "unknown value %q: choose %s%s", n.Value, strings.Join(words, ", "), didYouMean(n.Value, words))
 			return
 		}
 	}
@@ -151,14 +166,14 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value) {
 	if n.Kind != yaml.MappingNode {
-		d.fail(n, "want names with values, not %s", shown(n))
+		d.fail(n, "want keys with values, not %s", shown(n))
 		return
 	}
 	v.Set(reflect.MakeMap(v.Type()))
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := reflect.ValueOf(n.Content[i].Value)
 		if v.MapIndex(key).IsValid() {
-			d.fail(n.Content[i], "%q is here twice", n.Content[i].Value)
+			d.fail(n.Content[i], "%q is given twice", n.Content[i].Value)
 			continue
 		}
 		one := reflect.New(v.Type().Elem()).Elem()
@@ -170,22 +185,36 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value) {
 // field is a key of a structure.
 type field struct {
 	name     string
-	index    int
+	index    []int
 	tag      reflect.StructTag
 	required bool
 }
 
+// fieldsOf lists the keys of a structure, those of embedded structures too.
 func fieldsOf(t reflect.Type) (fields []field) {
-	for i := range t.NumField() {
-		tag := t.Field(i).Tag
-		if name := tag.Get("yaml"); name != "-" && name != "" {
-			fields = append(fields, field{name, i, tag, tag.Get("required") != ""})
+	for _, f := range reflect.VisibleFields(t) {
+		if name := f.Tag.Get("yaml"); name != "-" && name != "" {
+			fields = append(fields, field{name, f.Index, f.Tag, f.Tag.Get("required") != ""})
 		}
 	}
 	return fields
 }
 
 func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
+	d.keys(n, v, nil, nil)
+	switch s := v.Addr().Interface().(type) {
+	case *Fault:
+		s.Place = d.place(n)
+	case *Scenario:
+		s.Place = d.place(n)
+	}
+}
+
+func (d *decoder) place(n *yaml.Node) Place { return Place{d.file, n.Line, n.Column} }
+
+// keys decodes a mapping into a structure. other, if not nil, takes the keys that are not the structure's and reports
+// whether it knows them; otherNames are theirs.
+func (d *decoder) keys(n *yaml.Node, v reflect.Value, otherNames []string, other func(key, value *yaml.Node) bool) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && v.NumField() == 0 {
 		return // a step without parameters
 	}
@@ -194,62 +223,70 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
 		return
 	}
 	fields := fieldsOf(v.Type())
-	var names []string
-	for _, f := range fields {
-		names = append(names, f.name)
-	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		at := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
-		switch {
-		case at < 0:
-			d.fail(key, "no key %q here%s: the keys are %s", key.Value, meant(key.Value, names), strings.Join(names, ", "))
-			continue
-		case seen[key.Value]:
-			d.fail(key, "%q is here twice", key.Value)
+		if seen[key.Value] {
+			d.fail(key, "%q is given twice", key.Value)
 			continue
 		}
 		seen[key.Value] = true
-		d.value(value, v.Field(fields[at].index), fields[at].tag)
+		at := slices.IndexFunc(fields, func(f field) bool { return f.name == key.Value })
+		switch {
+		case at >= 0:
+			d.value(value, v.FieldByIndex(fields[at].index), fields[at].tag)
+		case other == nil || !other(key, value):
+			d.unknownKey(key, fields, otherNames)
+		}
 	}
 	for _, f := range fields {
 		if f.required && !seen[f.name] {
 			d.fail(n, "%q is missing", f.name)
 		}
 	}
-	d.place(n, v, seen)
 }
 
-// place does what is peculiar to steps and scenarios: they know where they stand, and a step does one thing.
-func (d *decoder) place(n *yaml.Node, v reflect.Value, seen map[string]bool) {
-	at := Place{d.file, n.Line, n.Column}
-	switch s := v.Addr().Interface().(type) {
-	case *Fault:
-		s.Place = at
-	case *Scenario:
-		s.Place = at
-	case *Step:
-		s.Place = at
-		var actions []string
-		for name := range seen {
-			if !slices.Contains(stepCommon, name) {
-				actions = append(actions, name)
-			}
+func (d *decoder) unknownKey(key *yaml.Node, fields []field, others []string) {
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.name)
+	}
+	names = append(names, others...)
+	if near := didYouMean(key.Value, names); near != "" {
+		d.fail(key, "unknown key %q%s", key.Value, near)
+		return
+	}
+	d.fail(key, "unknown key %q: the keys are %s", key.Value, strings.Join(names, ", "))
+}
+
+// step decodes a step, which has one action.
+func (d *decoder) step(n *yaml.Node, s *Step) {
+	s.Place = d.place(n)
+	var names, given []string
+	for _, k := range d.language.kinds() {
+		names = append(names, k.Key)
+	}
+	d.keys(n, reflect.ValueOf(s).Elem(), names, func(key, value *yaml.Node) bool {
+		kind := d.language.kind(key.Value)
+		if kind == nil {
+			return false
 		}
-		slices.Sort(actions)
-		switch len(actions) {
-		case 0:
-			d.fail(n, "a step without an action: give it one such as run, dial or ended")
-		case 1:
-		default:
-			d.fail(n, "a step has one action, not %s: make them steps of their own", strings.Join(actions, " and "))
-		}
+		given = append(given, key.Value)
+		s.Kind, s.Action = kind, kind.New()
+		d.value(value, reflect.ValueOf(s.Action).Elem(), "")
+		return true
+	})
+	slices.Sort(given)
+	switch {
+	case n.Kind != yaml.MappingNode:
+	case s.Include != "":
+		d.fail(n, "include must be the step's only key")
+	case len(given) == 0:
+		d.fail(n, "the step has no action: give it one such as run, dial or ended")
+	case len(given) > 1:
+		d.fail(n, "a step has one action, not %s: make them separate steps", strings.Join(given, " and "))
 	}
 }
-
-// stepCommon are a step's keys that are not its action.
-var stepCommon = []string{"name", "timeout", "expect_error"}
 
 // shown quotes what a file has where something else should be.
 func shown(n *yaml.Node) string {
@@ -263,45 +300,6 @@ func shown(n *yaml.Node) string {
 		return "nothing"
 	}
 	return fmt.Sprintf("%.40q", n.Value)
-}
-
-// meant suggests the nearest of some words, if one is near.
-func meant(word string, words []string) string {
-	best, least := "", max(2, len(word)/3)+1
-	for _, w := range words {
-		if n := distance(word, w); n < least {
-			best, least = w, n
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (%q is meant?)", best)
-}
-
-// distance is the Levenshtein distance of two short words.
-func distance(a, b string) int {
-	const longest = 64
-	if len(a) > longest || len(b) > longest {
-		return longest
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := last
-			if a[i] != b[j] {
-				change++
-			}
-			last = row[j+1]
-			row[j+1] = min(change, row[j]+1, last+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // parseSize reads a number of bytes with a unit.

@@ -1,4 +1,4 @@
-// Package scenarios reads scenario files: YAML that sets a stage, does things, breaks things, and says what must be
-// seen. The types of this package are the language: the parser, which is strict, and the JSON Schema are both made of
-// them. Package run plays scenarios.
+// Package scenarios reads scenario files: YAML that shapes an instance, does things with enclaves, breaks things, and
+// says what must be seen. It is the language alone: it knows the shape of a scenario and how to read, check and describe
+// it. What steps there are is a [Language], made by package steps; package run runs scenarios.
 package scenarios

@@ -19,10 +19,10 @@ func (d *decoder) include(n *yaml.Node, steps reflect.Value) bool {
 	name := n.Content[1]
 	switch {
 	case !filepath.IsLocal(name.Value):
-		d.fail(name, "%s leaves the file's folder", name.Value)
+		d.fail(name, "%s is outside the file's folder", name.Value)
 		return true
 	case d.included == maxIncluded:
-		d.fail(name, "%s includes itself, or %d files one in the other", name.Value, maxIncluded)
+		d.fail(name, "%s includes itself, or includes nest deeper than %d files", name.Value, maxIncluded)
 		return true
 	}
 	file := path.Join(path.Dir(filepath.ToSlash(d.file)), name.Value)
@@ -46,7 +46,7 @@ func (d *decoder) includeFile(file string, content []byte, steps reflect.Value) 
 	if len(document.Content) == 0 {
 		return nil
 	}
-	part := &decoder{file: file, vars: d.vars, read: d.read, included: d.included + 1, depth: d.depth}
+	part := &decoder{language: d.language, file: file, vars: d.vars, read: d.read, included: d.included + 1, depth: d.depth}
 	list := reflect.New(steps.Type()).Elem()
 	part.value(part.substitute(document.Content[0], 0), list, "")
 	steps.Set(reflect.AppendSlice(steps, list))

@@ -23,22 +23,22 @@ const (
 	maxCases = 1000    // of a matrix
 )
 
-// Parse reads the scenarios of a file: several stand one behind the other as YAML documents. One with a matrix is as many
-// as that has combinations. The error joins *Error values.
+// Parse reads the scenarios of a file, each a YAML document. One with a matrix becomes a scenario for each combination.
+// The error joins *Error values.
 //
 // Files that it includes are read from the file's folder.
-func Parse(file string, content []byte) ([]*Scenario, error) {
-	return parse(file, content, func(path string) ([]byte, error) { return read(os.Open(filepath.FromSlash(path))) })
+func (l Language) Parse(file string, content []byte) ([]*Scenario, error) {
+	return l.parse(file, content, func(path string) ([]byte, error) { return read(os.Open(filepath.FromSlash(path))) })
 }
 
 // ParseFS is Parse for a file of a file system.
-func ParseFS(fsys fs.FS, file string) ([]*Scenario, error) {
+func (l Language) ParseFS(fsys fs.FS, file string) ([]*Scenario, error) {
 	load := func(path string) ([]byte, error) { return read(fsys.Open(path)) }
 	content, err := load(file)
 	if err != nil {
 		return nil, err
 	}
-	return parse(file, content, load)
+	return l.parse(file, content, load)
 }
 
 // reader reads a file, by a path with slashes.
@@ -53,7 +53,7 @@ func read(f fs.File, err error) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
-func parse(file string, content []byte, read reader) (all []*Scenario, err error) {
+func (l Language) parse(file string, content []byte, read reader) (all []*Scenario, err error) {
 	if len(content) > maxFile {
 		return nil, &Error{file, 1, 1, fmt.Sprintf("the file has more than %d bytes", maxFile)}
 	}
@@ -69,14 +69,14 @@ func parse(file string, content []byte, read reader) (all []*Scenario, err error
 		if len(n.Content) == 0 {
 			continue
 		}
-		cases, err := parseDocument(file, n.Content[0], read)
+		cases, err := l.parseDocument(file, n.Content[0], read)
 		all, errs = append(all, cases...), append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, &Error{file, 1, 1, "no scenario is in this file"}
+		return nil, &Error{file, 1, 1, "the file has no scenario"}
 	}
 	return all, nil
 }
@@ -88,12 +88,12 @@ func yamlError(file string, err error) error {
 	if _, scanErr := fmt.Sscanf(text, "line %d:", &line); scanErr == nil {
 		_, text, _ = strings.Cut(text, ": ")
 	}
-	return &Error{file, line, 1, "no YAML: " + strings.ReplaceAll(text, "\n", " ")}
+	return &Error{file, line, 1, "invalid YAML: " + strings.ReplaceAll(text, "\n", " ")}
 }
 
 // parseDocument reads one scenario, or all cases of its matrix.
-func parseDocument(file string, n *yaml.Node, read reader) (all []*Scenario, err error) {
-	first, err := parseCase(file, n, nil, read)
+func (l Language) parseDocument(file string, n *yaml.Node, read reader) (all []*Scenario, err error) {
+	first, err := l.parseCase(file, n, nil, read)
 	if err != nil || len(first.Matrix) == 0 {
 		return []*Scenario{first}, err
 	}
@@ -102,7 +102,7 @@ func parseDocument(file string, n *yaml.Node, read reader) (all []*Scenario, err
 		return nil, &Error{file, n.Line, n.Column, fmt.Sprintf("the matrix has more than %d combinations", maxCases)}
 	}
 	for _, values := range cases {
-		s, err := parseCase(file, n, values, read)
+		s, err := l.parseCase(file, n, values, read)
 		if err != nil {
 			return nil, err
 		}
@@ -113,10 +113,10 @@ func parseDocument(file string, n *yaml.Node, read reader) (all []*Scenario, err
 }
 
 // parseCase reads a scenario with values for its variables. Without any it is only looked at for its matrix and its errors.
-func parseCase(file string, n *yaml.Node, values map[string]string, read reader) (*Scenario, error) {
+func (l Language) parseCase(file string, n *yaml.Node, values map[string]string, read reader) (*Scenario, error) {
 	vars, hasMatrix := variables(n)
 	maps.Copy(vars, values)
-	d := &decoder{file: file, vars: vars, read: read}
+	d := &decoder{language: l, file: file, vars: vars, read: read}
 	if values != nil || !hasMatrix {
 		n = d.substitute(n, 0)
 	} else {
@@ -175,7 +175,7 @@ func (d *decoder) substitute(n *yaml.Node, depth int) *yaml.Node {
 			name := variable.FindStringSubmatch(use)[1]
 			value, known := d.vars[name]
 			if !known {
-				d.fail(n, "no variable %q is in vars or matrix%s", name, meant(name, slices.Sorted(maps.Keys(d.vars))))
+				d.fail(n, "no variable %q in vars or matrix%s", name, didYouMean(name, slices.Sorted(maps.Keys(d.vars))))
 			}
 			return value
 		})

@@ -1,21 +1,16 @@
 package scenarios
 
 import (
-	_ "embed"
+	"encoding"
 	"encoding/json"
 	"reflect"
-	"slices"
 	"strings"
+	"time"
 )
 
 // Schema is the JSON Schema (draft 2020-12) of a scenario, for editors.
-//
-//go:embed schema.json
-var Schema []byte
-
-// MakeSchema makes the schema of the language's types.
-func MakeSchema() ([]byte, error) {
-	m := &maker{defs: map[string]any{}}
+func (l Language) Schema() []byte {
+	m := &maker{language: l, defs: map[string]any{}}
 	root := map[string]any{
 		"$schema": "https://json-schema.org/draft/2020-12/schema",
 		"title":   "nesim scenario",
@@ -23,10 +18,17 @@ func MakeSchema() ([]byte, error) {
 		"$defs":   m.defs,
 	}
 	text, err := json.MarshalIndent(root, "", "  ")
-	return append(text, '\n'), err
+	if err != nil {
+		panic(err) // maps of strings always encode
+	}
+	return append(text, '\n')
 }
 
-type maker struct{ defs map[string]any }
+// maker makes the definitions of a schema, by the names of the types.
+type maker struct {
+	language Language
+	defs     map[string]any
+}
 
 func (m *maker) ref(t reflect.Type) string {
 	if _, made := m.defs[t.Name()]; !made {
@@ -38,28 +40,37 @@ func (m *maker) ref(t reflect.Type) string {
 
 func (m *maker) structure(t reflect.Type) map[string]any {
 	properties, required := map[string]any{}, []string{}
-	var actions []any
 	for _, f := range fieldsOf(t) {
-		property := m.of(t.Field(f.index).Type, f.tag)
-		if doc := f.tag.Get("doc"); doc != "" {
-			property["description"] = doc
-		}
-		properties[f.name] = property
+		properties[f.name] = described(m.of(t.FieldByIndex(f.index).Type, f.tag), f.tag.Get("doc"))
 		if f.required {
 			required = append(required, f.name)
-		}
-		if t == reflect.TypeFor[Step]() && !slices.Contains(stepCommon, f.name) {
-			actions = append(actions, map[string]any{"required": []string{f.name}})
 		}
 	}
 	s := map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
 	if len(required) > 0 {
 		s["required"] = required
 	}
-	if actions != nil {
-		s["oneOf"] = actions
+	if t == reflect.TypeFor[Step]() {
+		s["oneOf"] = m.actions(properties)
 	}
 	return s
+}
+
+// actions adds the kinds of steps to a step's properties, of which a step has one.
+func (m *maker) actions(properties map[string]any) []any {
+	one := []any{map[string]any{"required": []string{"include"}}}
+	for _, k := range m.language.kinds() {
+		properties[k.Key] = described(m.of(reflect.TypeOf(k.New()), ""), k.Doc)
+		one = append(one, map[string]any{"required": []string{k.Key}})
+	}
+	return one
+}
+
+func described(property map[string]any, doc string) map[string]any {
+	if doc != "" {
+		property["description"] = doc
+	}
+	return property
 }
 
 // scalar is a number or a text with variables in it.
@@ -69,10 +80,13 @@ func scalar(kind string) map[string]any {
 
 func (m *maker) of(t reflect.Type, tag reflect.StructTag) map[string]any {
 	switch t {
-	case reflect.TypeFor[Duration]():
+	case reflect.TypeFor[time.Duration]():
 		return map[string]any{"type": "string", "pattern": `^([0-9.]+(ns|us|ms|s|m|h))+$|\$\{`}
 	case reflect.TypeFor[Size]():
 		return map[string]any{"anyOf": []any{map[string]any{"type": "integer", "minimum": 0}, map[string]any{"type": "string", "pattern": `^[0-9]+[KMG]?$|\$\{`}}}
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return map[string]any{"type": []string{"string", "number"}}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

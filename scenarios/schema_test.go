@@ -1,4 +1,4 @@
-package scenarios
+package scenarios_test
 
 import (
 	"bytes"
@@ -11,11 +11,13 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/nesim/nesim/scenarios/steps"
 )
 
 // compiled is the schema as an editor has it.
 func compiled(t *testing.T) *jsonschema.Schema {
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema))
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(steps.Language.Schema()))
 	require.NoError(t, err)
 	c := jsonschema.NewCompiler()
 	require.NoError(t, c.AddResource("schema.json", document))
@@ -65,7 +67,7 @@ func TestTheSchemaRefusesWhatTheParserRefuses(t *testing.T) {
 		var document any
 		require.NoError(t, yaml.Unmarshal([]byte(text), &document))
 		require.Error(t, schema.Validate(document), text)
-		_, err := Parse("f.yaml", []byte(text))
+		_, err := steps.Language.Parse("f.yaml", []byte(text))
 		require.Error(t, err, text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nesim/nesim/scenarios"
 	runner "github.com/nesim/nesim/scenarios/run"
+	"github.com/nesim/nesim/scenarios/steps"
 	"github.com/nesim/nesim/scenarios/suite"
 )
 
@@ -95,7 +96,7 @@ func scenarioSchema() *cobra.Command {
 		Short: "Print the JSON Schema of scenario files, for editors",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := cmd.OutOrStdout().Write(scenarios.Schema)
+			_, err := cmd.OutOrStdout().Write(steps.Language.Schema())
 			return err
 		},
 	}

@@ -1,71 +1,42 @@
-// Package fault is what a scenario breaks: at which point, how often, and how. It holds the decisions; packages stage
-// and scripted carry them out.
+// Package fault is what a scenario breaks: at which point, how often, and how. It decides which faults strike; packages
+// stage and scripted carry them out.
 package fault
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/nesim/nesim/pcidev"
+	"github.com/nesim/nesim/sim/nedriver"
 )
 
-// Point is where a fault strikes.
-type Point string
-
-// The points, with what counts there as one occasion.
-const (
-	Reply     Point = "reply"     // the device answers a command
-	Event     Point = "event"     // the device raises its event vector
-	Start     Point = "start"     // the hypervisor starts an enclave's machine
-	Image     Point = "image"     // the hypervisor is about to read an image from donated memory
-	Heartbeat Point = "heartbeat" // an enclave connects to CID 3, port 9000
-	Vsock     Point = "vsock"     // any other connection is made, either way
-	NSM       Point = "nsm"       // an enclave asks its NSM
-)
-
-// Action is what a fault does. Not every action suits every point.
-type Action string
-
-// The actions, by their points.
-const (
-	Delay   Action = "delay"   // reply, event, heartbeat, vsock (each packet): For later
-	Lose    Action = "lose"    // reply, event, heartbeat (never connects)
-	Errno   Action = "errno"   // reply: its rc is -Errno; the command was done
-	Garbage Action = "garbage" // reply: bytes at random; heartbeat: another byte; nsm: an answer that is no CBOR
-	Double  Action = "double"  // event, heartbeat (sent twice)
-	Storm   Action = "storm"   // event: Times of them
-	Refuse  Action = "refuse"  // start: the machine cannot be started; vsock: the connection is refused
-	Corrupt Action = "corrupt" // image: a byte of it changes
-	Drop    Action = "drop"    // heartbeat: the connection ends before the byte
-	Reset   Action = "reset"   // vsock: after Bytes
-	Half    Action = "half"    // vsock: the enclave's direction ends after Bytes
-	Stall   Action = "stall"   // vsock: nothing is taken any more after Bytes
-	Limit   Action = "limit"   // vsock: Rate bytes a second
-	Error   Action = "error"   // nsm: the answer is the error Code
-	Expire  Action = "expire"  // nsm: certificates have expired by the time that a verifier has
-	Skew    Action = "skew"    // nsm: the clock is wrong by For
-)
-
-// Fault is one fault of a scenario.
+// Fault is one fault of a scenario. The yaml tags are its keys in files.
 type Fault struct {
-	Name    string // for the trace
-	At      Point
-	Do      Action
-	Command pcidev.Command // reply: only of this command; 0 is any
-	Enclave string         // only of this enclave; empty is any
-	Port    uint32         // vsock: only to this port; 0 is any
+	Name    string             `yaml:"name" doc:"name in the trace"`
+	At      Point              `yaml:"at" doc:"where it strikes" required:"true" enum:"reply,event,start,image,heartbeat,vsock,nsm"`
+	Do      Action             `yaml:"do" doc:"what it does" required:"true" enum:"delay,lose,errno,garbage,double,storm,refuse,corrupt,drop,reset,half,stall,limit,error,expire,skew"`
+	Command pcidev.Command     `yaml:"command" doc:"reply: only for this command, such as SLOT_ADD_MEM"`
+	Enclave string             `yaml:"enclave" doc:"only for this enclave"`
+	Port    uint32             `yaml:"port" doc:"vsock: only for this port"`
+	Nth     int                `yaml:"nth" doc:"only at this occasion, counted from 1 (default: at every one)"`
+	After   time.Duration      `yaml:"after" doc:"not before this time since the start of the scenario"`
+	Chance  float64            `yaml:"chance" doc:"probability, 0 to 1 (default: always)"`
+	For     time.Duration      `yaml:"for" doc:"delay, skew: how long"`
+	Errno   nedriver.ErrorCode `yaml:"errno" doc:"errno: such as ENOSPC"`
+	Code    string             `yaml:"code" doc:"error: an NSM error code such as InternalError"`
+	Times   int                `yaml:"times" doc:"storm: how many"`
+	Bytes   int                `yaml:"bytes" doc:"reset, half, stall: after this many bytes; corrupt: offset in the image, in bytes"`
+	Rate    int                `yaml:"rate" doc:"limit: bytes per second"`
+}
 
-	Nth    int           // strikes at the Nth occasion alone; 0: at every one
-	After  time.Duration // not before, since the scenario's beginning
-	Chance float64       // with this probability; 0 is always
-
-	For   time.Duration // delay, skew
-	Errno int           // errno, a positive number
-	Code  string        // error: the NSM's
-	Times int           // storm
-	Bytes int           // reset, half, stall
-	Rate  int           // limit
+// Title is the fault's name, or what it does.
+func (f *Fault) Title() string {
+	if f.Name != "" {
+		return f.Name
+	}
+	return fmt.Sprintf("%s %s", f.Do, f.At)
 }
 
 // Occasion is one chance for a fault to strike.
@@ -93,6 +64,7 @@ func NewSet(seed uint64, told func(Fault, Occasion)) *Set {
 
 // Add arms a fault: occasions count from now.
 func (s *Set) Add(f Fault) {
+	f.Name = f.Title()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults, s.counts = append(s.faults, f), append(s.counts, 0)

@@ -18,10 +18,10 @@ import (
 
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/qemu/setup"
-	"github.com/nesim/nesim/scenarios"
 	"github.com/nesim/nesim/scenarios/run"
 	"github.com/nesim/nesim/scenarios/scripted"
 	"github.com/nesim/nesim/scenarios/stage"
+	"github.com/nesim/nesim/scenarios/steps"
 	"github.com/nesim/nesim/scenarios/trace"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
@@ -263,7 +263,7 @@ func TestARecordedScenarioPasses(t *testing.T) {
 	w.live()
 	text, err := Scenario("a recorded life", w.entries())
 	require.NoError(t, err)
-	list, err := scenarios.Parse("recorded.yaml", []byte(text))
+	list, err := steps.Language.Parse("recorded.yaml", []byte(text))
 	require.NoError(t, err, text)
 	require.Len(t, list, 1)
 	result := run.Run(t.Context(), list[0], run.Options{Engine: stage.Scripted})

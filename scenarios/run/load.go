@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/nesim/nesim/scenarios"
+	"github.com/nesim/nesim/scenarios/steps"
 )
 
 // Load reads the scenarios of files and folders. A folder stands for all .yaml and .yml files in it and below, in the order
@@ -21,7 +22,7 @@ func Load(paths ...string) (all []*scenarios.Scenario, err error) {
 		files, err := filesOf(path)
 		errs = append(errs, err)
 		for _, file := range files {
-			some, err := scenarios.ParseFS(local{}, file)
+			some, err := steps.Language.ParseFS(local{}, file)
 			all, errs = append(all, some...), append(errs, err)
 		}
 	}

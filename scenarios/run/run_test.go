@@ -17,6 +17,7 @@ import (
 	"github.com/nesim/nesim/scenarios"
 	"github.com/nesim/nesim/scenarios/run"
 	"github.com/nesim/nesim/scenarios/stage"
+	"github.com/nesim/nesim/scenarios/steps"
 	"github.com/nesim/nesim/scenarios/trace"
 )
 
@@ -83,7 +84,7 @@ func talk() error {
 
 func parse(t testing.TB, text string) []*scenarios.Scenario {
 	t.Helper()
-	list, err := scenarios.Parse("test.yaml", []byte(text))
+	list, err := steps.Language.Parse("test.yaml", []byte(text))
 	require.NoError(t, err)
 	return list
 }
@@ -148,21 +149,21 @@ func TestWhatIsExpectedAndNotSeenFails(t *testing.T) {
 		"- create: {enclave: one}\n  expect_error: ENOSPC":                                                "no error, where ENOSPC is expected",
 		"- create: {enclave: one}\n- add_cpu: {enclave: one, cpu: 5000}\n  expect_error: EINVAL":          "NE_ERR_INVALID_VCPU, where EINVAL is expected",
 		"- run: {enclave: one, heartbeat: time-out}":                                                      "heartbeat answered, not time-out",
-		"- run: {enclave: one}\n- ended: {enclave: one}\n  timeout: 1s":                                   "its time limit of 1s is over: it has not ended",
-		"- run: {enclave: one}\n- poll: {enclave: one, within: 1s}":                                       "no hang-up came",
+		"- run: {enclave: one}\n- ended: {enclave: one}\n  timeout: 1s":                                   "exceeded its timeout of 1s: it has not ended",
+		"- run: {enclave: one}\n- poll: {enclave: one, within: 1s}":                                       "POLLHUP did not come",
 		"- run: {enclave: one}\n- slot: {enclave: one, state: stopped}":                                   "its state is running, not stopped",
-		"- run: {enclave: one}\n- slot: {enclave: one, cpus: 4}":                                          "it has 2 CPUs, not 4",
+		"- run: {enclave: one}\n- slot: {enclave: one, cpus: 4}":                                          "it has 2 vCPUs, not 4",
 		"- run: {enclave: one}\n- console: {enclave: one, regexp: nothing}\n  timeout: 3s":                `the console does not show "nothing"; it ends with`,
-		"- run: {enclave: one}\n- call: {enclave: one, command: env, answer: FOO}":                        `it answers "PATH=/sbin:/usr/sbin:/bin:/usr/bin", which does not match "FOO"`,
+		"- run: {enclave: one}\n- call: {enclave: one, command: env, answer: FOO}":                        `the answer "PATH=/sbin:/usr/sbin:/bin:/usr/bin" does not match "FOO"`,
 		"- run: {enclave: one}\n- seen: {regexp: nothing like this}":                                      `"nothing like this" was not seen`,
 		"- run: {enclave: one}\n- seen: {regexp: SLOT_ADD_VCPU, count: 3}":                                "was seen 2 times, not 3",
 		"- run: {enclave: one}\n- seen: {regexp: ENCLAVE_START, then: [SLOT_ALLOC]}":                      `"SLOT_ALLOC" was not seen after "ENCLAVE_START"`,
 		"- run: {enclave: one}\n- seen: {regexp: SLOT_ALLOC, then: [ENCLAVE_START], after: 1m}":           "less than 1m0s",
-		"- pci: {command: SLOT_FREE, fields: {slot_uid: 3}}":                                              "rc is -ENOENT, not -0",
+		"- pci: {command: SLOT_FREE, fields: {slot_uid: 3}}":                                              "rc is -ENOENT, not 0",
 		"- pci: {command: SLOT_COUNT, reply: {slot_count: 3}}":                                            "slot_count is 0, not 3",
 		"- run: {enclave: one}\n- call: {enclave: one, command: panic}\n- ended: {enclave: one, code: 3}": "guest panic",
-		"- listen: {as: l, port: 7000}\n- accept: {as: c, on: l}\n  timeout: 1s":                          "its time limit of 1s is over",
-		"- sleep: {for: 1h, why: it is long}":                                                             "the scenario's time limit of 10m0s is over",
+		"- listen: {as: l, port: 7000}\n- accept: {as: c, on: l}\n  timeout: 1s":                          "exceeded its timeout of 1s",
+		"- sleep: {for: 1h, why: it is long}":                                                             "the scenario exceeded its timeout of 10m0s",
 	} {
 		r := play(t, "name: fails\nsteps:\n"+steps)
 		require.Equal(t, trace.Failed, r.Status, steps)
@@ -172,12 +173,12 @@ func TestWhatIsExpectedAndNotSeenFails(t *testing.T) {
 
 func TestAConnectionThatDoesNotSayWhatItShouldFails(t *testing.T) {
 	for expect, want := range map[string]string{
-		"text: hullo":  `"hello" came, not "hullo"`,
-		"text: hello!": "5 of 6 bytes came: ",
-		"eof: true":    `"h" came, where nothing is expected`,
-		"silent: true": `"h" came, where nothing is expected`,
-		"regexp: bye":  `"hello" came, which does not match "bye"`,
-		"size: 3":      `"hel" came, not "\x00\x01\x02"`,
+		"text: hullo":  `"hello" arrived, not "hullo"`,
+		"text: hello!": "5 of 6 bytes arrived: ",
+		"eof: true":    `"h" arrived, where nothing is expected`,
+		"silent: true": `"h" arrived, where nothing is expected`,
+		"regexp: bye":  `"hello" arrived, which does not match "bye"`,
+		"size: 3":      `"hel" arrived, not "\x00\x01\x02"`,
 	} {
 		r := play(t, `
 name: fails
@@ -258,7 +259,7 @@ steps:
 	require.Contains(t, r.Error, "afterwards: 1 slots are left over, the first that of one")
 	require.Equal(t, trace.Passed, play(t, "name: leaves\nleftovers: true\n"+steps).Status)
 	r = play(t, "name: leaves nothing\nleftovers: true\nsteps: [{create: {enclave: one}}]")
-	require.Contains(t, r.Error, "nothing is left over, where the scenario expects that")
+	require.Contains(t, r.Error, "nothing is left over, where the scenario expects it")
 }
 
 func TestWhatIsNotMeantForAnEngineIsSkipped(t *testing.T) {
@@ -276,7 +277,7 @@ func TestProgramsAreRunBesideRealMachines(t *testing.T) {
 	r := exec(`{command: "echo CID $NESIM_CID_MY_ONE; exit 3", code: 3, output: "^CID 0"}`)
 	require.Equal(t, trace.Passed, r.Status, r.Error)
 	require.Contains(t, exec(`{command: "echo no >&2; exit 1"}`).Error, "exit code 1, not 0: no")
-	require.Contains(t, exec(`{command: echo hi, output: bye}`).Error, `it printed "hi\n", which does not match "bye"`)
+	require.Contains(t, exec(`{command: echo hi, output: bye}`).Error, `the output "hi\n" does not match "bye"`)
 	left := filepath.Join(t.TempDir(), "left")
 	r = exec(`{command: "sleep 300 & echo $! >` + left + `"}`)
 	require.Equal(t, trace.Passed, r.Status, r.Error)

@@ -54,7 +54,7 @@ func ExampleInstance_Listen() {
 	var t *testing.T // your test's
 	simtest.Test(t, func(i *simtest.Instance) {
 		l := i.Listen(7000)
-		e := i.Run(simtest.Spec{Behaviour: scripted.Behaviour{Dials: []scripted.Dial{{At: time.Minute, Port: 7000, Text: "help"}}}})
+		e := i.Run(simtest.Spec{Behaviour: scripted.Behaviour{Dials: []scripted.DialOut{{At: time.Minute, Port: 7000, Text: "help"}}}})
 		conn, _ := l.Accept()
 		text, _ := io.ReadAll(conn)
 		fmt.Fprintf(conn, "what is it?")

@@ -154,7 +154,7 @@ func TestFaultsStrike(t *testing.T) {
 				require.ErrorIs(t, err, unix.ETIMEDOUT)
 				require.Equal(t, 120*time.Second, p.Now().Truncate(time.Second))
 			}},
-		"a reply has another rc": {fault.Fault{At: fault.Reply, Do: fault.Errno, Errno: int(unix.ENOSPC), Command: pcidev.CmdSlotAlloc}, scripted.Behaviour{},
+		"a reply has another rc": {fault.Fault{At: fault.Reply, Do: fault.Errno, Errno: nedriver.ErrorCode(unix.ENOSPC), Command: pcidev.CmdSlotAlloc}, scripted.Behaviour{},
 			func(t *testing.T, p *play) {
 				_, err := p.Driver.Open(p.process).CreateVM()
 				require.ErrorIs(t, err, unix.ENOSPC)

@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"github.com/nesim/nesim/scenarios"
+	"github.com/nesim/nesim/scenarios/steps"
 )
 
 //go:embed *.yaml _cycle.yaml
@@ -24,7 +25,7 @@ func Load() (all []*scenarios.Scenario, err error) {
 		if entry.Name()[0] == '_' {
 			continue
 		}
-		some, err := scenarios.ParseFS(files, entry.Name())
+		some, err := steps.Language.ParseFS(files, entry.Name())
 		for _, s := range some {
 			s.File = path.Join("suite", s.File)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/nesim/nesim/scenarios/report"
 	"github.com/nesim/nesim/scenarios/run"
 	"github.com/nesim/nesim/scenarios/stage"
+	"github.com/nesim/nesim/scenarios/steps"
 	"github.com/nesim/nesim/scenarios/suite"
 	"github.com/nesim/nesim/scenarios/trace"
 	"github.com/nesim/nesim/sim/nedriver"
@@ -95,23 +96,23 @@ func TestTheSameSeedGivesTheSameRun(t *testing.T) {
 }
 
 func TestTheSuiteCoversEveryCommandCodeAndEnd(t *testing.T) {
-	var commands, errors, reasons = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	commands, codes, reasons := map[pcidev.Command]bool{}, map[nedriver.ErrorCode]bool{}, map[string]bool{}
 	for _, s := range load(t) {
 		for _, step := range s.Steps {
-			errors[step.ExpectError] = true
-			if step.PCI != nil {
-				commands[step.PCI.Command] = true
-			}
-			if step.Ended != nil {
-				reasons[step.Ended.Reason] = true
+			codes[step.ExpectError] = true
+			switch action := step.Action.(type) {
+			case *steps.PCI:
+				commands[action.Command] = true
+			case *steps.Ended:
+				reasons[action.Reason] = true
 			}
 		}
 	}
 	for c := pcidev.CmdEnclaveStart; c < pcidev.CmdMax; c++ {
-		require.True(t, commands[c.String()], "no scenario sends %v", c)
+		require.True(t, commands[c], "no scenario sends %v", c)
 	}
 	for e := nedriver.NEErrVCPUAlreadyUsed; e <= nedriver.NEErrInvalidEnclaveCID; e++ {
-		require.True(t, errors[e.Name()], "no scenario expects %v", e.Name())
+		require.True(t, codes[nedriver.ErrorCode(e)], "no scenario expects %v", e.Name())
 	}
 	for _, reason := range []string{"asked", "guest exit", "guest panic", "VM killed", "VM failed"} {
 		require.True(t, reasons[reason], "no scenario has an enclave end by %q", reason)
