@@ -3,11 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nesim/nesim/internal/private"
 	"github.com/nesim/nesim/scenarios/record"
 )
 
@@ -38,7 +38,7 @@ func scenarioRecord() *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, out.Close()) }()
-			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+			l, err := private.Listen(socket)
 			if err != nil {
 				return err
 			}

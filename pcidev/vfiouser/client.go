@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/private"
 )
 
 // replyTimeout is how long a Client waits for any reply. Servers answer at once:
@@ -49,12 +51,11 @@ type Write struct {
 
 // Dial connects to the device at a UNIX socket and agrees on the version.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
+	conn, err := private.Dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the PCI device at %s: %w", path, err)
 	}
-	return NewClient(ctx, conn.(*net.UnixConn))
+	return NewClient(ctx, conn)
 }
 
 // NewClient agrees on the version over a connection, which it owns.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/private"
 )
 
 // Proxy stands between drivers and the vfio-user socket of an NE PCI device, and records what passes: every connection
@@ -63,13 +65,11 @@ func (r *recorder) write(e Entry) {
 // carry carries one driver's connection.
 func (r *recorder) carry(ctx context.Context, session int, driver *net.UnixConn, device string) {
 	defer driver.Close()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", device)
+	far, err := private.Dial(ctx, device)
 	if err != nil {
 		r.failed(fmt.Errorf("connect to the device: %w", err))
 		return
 	}
-	far := conn.(*net.UnixConn)
 	defer far.Close()
 	defer context.AfterFunc(ctx, func() { driver.Close(); far.Close() })()
 	t := &tap{recorder: r, session: session, reads: make(map[uint16]access)}

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/attest/pki"
+	"github.com/nesim/nesim/internal/private"
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/setup"
@@ -150,7 +150,7 @@ func (i *Instance) startHypervisor() (err error) {
 	i.later(i.vmm.Close)
 	i.hypervisor = hypervisor.New(hypervisor.Config{VMM: i.vmm, Slots: i.cfg.Slots, VCPUs: uint32(i.cfg.CPUs), Observe: i.log})
 	i.later(func() { i.hypervisor.Close() })
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: i.cfg.PCISocket, Net: "unix"})
+	listener, err := private.Listen(i.cfg.PCISocket)
 	if err != nil {
 		return fmt.Errorf("serve the NE PCI device: %w", err)
 	}

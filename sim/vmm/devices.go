@@ -3,10 +3,10 @@ package vmm
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"sync"
 
+	"github.com/nesim/nesim/internal/private"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/nsmdev"
 	"github.com/nesim/nesim/qemu/vhostuser"
@@ -27,7 +27,7 @@ func (m *vm) serveNSM(dir string, cfg *qemu.Config) error {
 
 // serveDevice serves a device of the machine to its QEMU until the machine ends.
 func (m *vm) serveDevice(name, socket string, device vhostuser.Device) error {
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	listener, err := private.Listen(socket)
 	if err != nil {
 		return fmt.Errorf("serve the %s device: %w", name, err)
 	}

@@ -18,12 +18,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/internal/private"
 	"github.com/nesim/nesim/sim/vsock"
 )
 
@@ -86,13 +86,9 @@ func (h *Host) Serve(path string, cid uint32) error {
 	if err := check(path); err != nil {
 		return err
 	}
-	l, err := net.Listen("unix", path)
+	l, err := private.Listen(path)
 	if err != nil {
 		return fmt.Errorf("make the socket of CID %d: %w", cid, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return fmt.Errorf("make the socket of CID %d private: %w", cid, err)
 	}
 	h.accept(l, func(program vsock.Conn) { h.connect(program, cid) })
 	return nil
@@ -187,14 +183,13 @@ func (h *Host) dial(program vsock.Conn, cid uint32) (vsock.Conn, error) {
 
 // forward joins a guest's connection to the program that listens at path.
 func (h *Host) forward(guest vsock.Conn, path string) {
-	var d net.Dialer
-	program, err := d.DialContext(h.lasting, "unix", path)
+	program, err := private.Dial(h.lasting, path)
 	if err != nil {
 		h.tell(fmt.Sprintf("the connection %v to %v is reset, as no program listens: %v", guest.RemoteAddr(), guest.LocalAddr(), err))
 		reset(guest)
 		return
 	}
-	_ = vsock.Splice(h.lasting, guest, program.(vsock.Conn)) // who broke it off knows
+	_ = vsock.Splice(h.lasting, guest, program) // who broke it off knows
 }
 
 // reset resets a connection, if it knows how, and closes it.

@@ -155,7 +155,7 @@ func TestAGuestConnectsToAProgram(t *testing.T) {
 	require.NoError(t, guest.Close())
 
 	require.ErrorIs(t, ends(t, w.dial(7001)), unix.ECONNRESET)
-	require.Contains(t, <-w.told, "the connection vm(16):40000 to vm(3):7001 is reset, as no program listens: dial unix "+w.prefix()+"_7001")
+	require.Contains(t, <-w.told, "the connection vm(16):40000 to vm(3):7001 is reset, as no program listens: connect to "+w.prefix()+"_7001")
 }
 
 func TestWhatDoesNotConnectIsClosedAndTold(t *testing.T) {
