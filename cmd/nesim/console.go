@@ -12,6 +12,7 @@ import (
 
 	"github.com/nesim/nesim/sim/daemon"
 	"github.com/nesim/nesim/sim/errcode"
+	"github.com/nesim/nesim/sim/instance"
 )
 
 func console() *cobra.Command {
@@ -44,7 +45,7 @@ func console() *cobra.Command {
 }
 
 // follow copies an enclave's console to the command's output until the enclave ends or the command is interrupted.
-func follow(cmd *cobra.Command, c *daemon.Client, enclave string) error {
+func follow(cmd *cobra.Command, c *daemon.Client, enclave instance.Ref) error {
 	stream, err := c.Console(cmd.Context(), enclave)
 	if err != nil {
 		return err

@@ -12,20 +12,15 @@ import (
 	"github.com/nesim/nesim/sim/instance"
 )
 
-// enclaveFlags adds the two flags that name an enclave, and returns what they say. others exclude them, and each other.
-func enclaveFlags(cmd *cobra.Command, others ...string) func() string {
-	var id, name string
-	cmd.Flags().StringVar(&id, "enclave-id", "", "the enclave's ID")
-	cmd.Flags().StringVar(&name, "enclave-name", "", "the enclave's name")
+// enclaveFlags adds the two flags that name an enclave, and returns the reference that they make. others exclude them, and each other.
+func enclaveFlags(cmd *cobra.Command, others ...string) func() instance.Ref {
+	var ref instance.Ref
+	cmd.Flags().StringVar(&ref.ID, "enclave-id", "", "the enclave's ID")
+	cmd.Flags().StringVar(&ref.Name, "enclave-name", "", "the enclave's name")
 	exactlyOne(cmd, append([]string{"enclave-id", "enclave-name"}, others...)...)
 	completeEnclaves(cmd, "enclave-id", func(d instance.Description) string { return d.ID })
 	completeEnclaves(cmd, "enclave-name", func(d instance.Description) string { return d.Name })
-	return func() string {
-		if id != "" {
-			return id
-		}
-		return name
-	}
+	return func() instance.Ref { return ref }
 }
 
 // completeEnclaves offers the running enclaves to the shell as a flag's values.
@@ -46,10 +41,10 @@ func completeEnclaves(cmd *cobra.Command, flag string, value func(instance.Descr
 	})
 }
 
-// findEnclave describes a running enclave, named by its ID or name, where there is such a one.
-func findEnclave(ctx context.Context, c *daemon.Client, enclave string) (instance.Description, bool) {
+// findEnclave describes a running enclave, if it exists.
+func findEnclave(ctx context.Context, c *daemon.Client, enclave instance.Ref) (instance.Description, bool) {
 	list, _ := c.Enclaves(ctx, false)
-	n := slices.IndexFunc(list, func(d instance.Description) bool { return d.ID == enclave || d.Name == enclave })
+	n := slices.IndexFunc(list, func(d instance.Description) bool { return enclave.Matches(d.ID, d.Name) })
 	if n < 0 {
 		return instance.Description{}, false
 	}

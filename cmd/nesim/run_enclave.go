@@ -25,9 +25,6 @@ func runEnclave() *cobra.Command {
 					return err
 				}
 			}
-			if err := instance.CheckCID(spec.CID); err != nil {
-				return err
-			}
 			if err := checkCores(cmd.Context(), spec); err != nil {
 				return err
 			}
@@ -38,6 +35,9 @@ func runEnclave() *cobra.Command {
 				return err
 			}
 			spec.Debug = spec.Debug || attach
+			if err := spec.Check(); err != nil {
+				return err
+			}
 			return run(cmd, spec, attach)
 		},
 	}
@@ -111,5 +111,5 @@ func run(cmd *cobra.Command, spec instance.RunSpec, attach bool) error {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "Connecting to the console for enclave %d...\n", info.CID)
-	return follow(cmd, c, info.ID)
+	return follow(cmd, c, instance.Ref{ID: info.ID})
 }

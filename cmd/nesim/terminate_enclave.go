@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/sim/daemon"
+	"github.com/nesim/nesim/sim/instance"
 )
 
 // terminated is what nitro-cli's terminate-enclave prints, with its keys in its order.
@@ -38,8 +39,8 @@ func terminateEnclave() *cobra.Command {
 	return cmd
 }
 
-func terminate(cmd *cobra.Command, c *daemon.Client, id string) (terminated, error) {
-	ending, err := c.Terminate(cmd.Context(), id)
+func terminate(cmd *cobra.Command, c *daemon.Client, enclave instance.Ref) (terminated, error) {
+	ending, err := c.Terminate(cmd.Context(), enclave)
 	if err != nil {
 		return terminated{}, err
 	}
@@ -54,7 +55,7 @@ func terminateAll(cmd *cobra.Command, c *daemon.Client) error {
 	}
 	all := []terminated{}
 	for _, e := range list {
-		done, failed := terminate(cmd, c, e.ID)
+		done, failed := terminate(cmd, c, instance.Ref{ID: e.ID})
 		if failed == nil {
 			all = append(all, done)
 		}

@@ -24,6 +24,7 @@ const maxLinks = 40
 type Error struct {
 	Path string
 	Why  string
+	Open bool // it is the user's, and its mode lets others in
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s is not private to you: %s", e.Path, e.Why) }
@@ -59,29 +60,29 @@ func checked(path string, f *os.File) (*Dir, error) {
 		f.Close()
 		return nil, pathError("look at", path, err)
 	}
-	if why := flaw(&st, unix.S_IFDIR); why != "" {
+	if err := flaw(path, &st, unix.S_IFDIR); err != nil {
 		f.Close()
-		return nil, &Error{path, why}
+		return nil, err
 	}
 	return &Dir{path, f}, nil
 }
 
-// flaw says why a file of a kind (S_IFDIR ...) is not the user's alone, or "".
-func flaw(st *unix.Stat_t, kind uint32) string {
+// flaw says why a file at path, of a kind (S_IFDIR ...), is not the user's alone, or is nil.
+func flaw(path string, st *unix.Stat_t, kind uint32) error {
 	names := map[uint32]string{unix.S_IFDIR: "folder", unix.S_IFSOCK: "socket", unix.S_IFREG: "file"}
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
-		return "it is a symbolic link"
+		return &Error{Path: path, Why: "it is a symbolic link"}
 	case st.Mode&unix.S_IFMT != kind:
-		return "it is not a " + names[kind]
+		return &Error{Path: path, Why: "it is not a " + names[kind]}
 	case int(st.Uid) != os.Geteuid():
-		return fmt.Sprintf("it belongs to user %d", st.Uid)
+		return &Error{Path: path, Why: fmt.Sprintf("it belongs to user %d", st.Uid)}
 	case kind == unix.S_IFSOCK && st.Mode&0o022 == 0: // to connect takes the right to write (unix(7))
-		return ""
+		return nil
 	case st.Mode&0o077 != 0:
-		return fmt.Sprintf("its mode is %04o", st.Mode&0o7777)
+		return &Error{Path: path, Why: fmt.Sprintf("it is open to other users (mode %04o)", st.Mode&0o7777), Open: true}
 	}
-	return ""
+	return nil
 }
 
 // Close closes the folder.
@@ -95,7 +96,7 @@ func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
 	path := filepath.Join(d.path, name)
 	fd, err := unix.Openat(int(d.fd.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, mode)
 	if err == unix.ELOOP {
-		return nil, &Error{path, "it is a symbolic link"}
+		return nil, &Error{Path: path, Why: "it is a symbolic link"}
 	}
 	if err != nil {
 		return nil, pathError("open", path, err)
@@ -106,9 +107,9 @@ func (d *Dir) OpenFile(name string, flags int, mode uint32) (*os.File, error) {
 		f.Close()
 		return nil, pathError("look at", path, err)
 	}
-	if why := flaw(&st, unix.S_IFREG); why != "" {
+	if err := flaw(path, &st, unix.S_IFREG); err != nil {
 		f.Close()
-		return nil, &Error{path, why}
+		return nil, err
 	}
 	return f, nil
 }
@@ -134,7 +135,7 @@ func walk(path string, create bool) (*os.File, error) {
 		case err != nil:
 		case target == "":
 		case last:
-			err = &Error{path, "it is a symbolic link"}
+			err = &Error{Path: path, Why: "it is a symbolic link"}
 		case links == maxLinks:
 			err = unix.ELOOP
 		}
@@ -186,7 +187,7 @@ func step(at int, name string, create bool) (next int, target string, err error)
 		return -1, "", err
 	}
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return -1, "", &Error{name, fmt.Sprintf("it is a symbolic link of user %d's", st.Uid)}
+		return -1, "", &Error{Path: name, Why: fmt.Sprintf("it is a symbolic link of user %d's", st.Uid)}
 	}
 	text := [unix.PathMax]byte{}
 	n, err := unix.Readlinkat(fd, "", text[:])
@@ -202,7 +203,7 @@ func step(at int, name string, create bool) (next int, target string, err error)
 // explained gives an error of a step the whole path.
 func explained(path string, err error) error {
 	if unsafe := (*Error)(nil); errors.As(err, &unsafe) {
-		return &Error{path, unsafe.Path + ": " + unsafe.Why}
+		return &Error{Path: path, Why: unsafe.Path + ": " + unsafe.Why}
 	}
 	return pathError("open", path, err)
 }

@@ -24,8 +24,8 @@ func (d *Dir) Dial(ctx context.Context, name string) (*net.UnixConn, error) {
 	if err := unix.Fstatat(int(d.fd.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, pathError("connect to", path, err)
 	}
-	if why := flaw(&st, unix.S_IFSOCK); why != "" {
-		return nil, &Error{path, why}
+	if err := flaw(path, &st, unix.S_IFSOCK); err != nil {
+		return nil, err
 	}
 	// By way of the descriptor the folder cannot be exchanged, and its name may be longer than a socket address.
 	conn, err := dial(ctx, fmt.Sprintf("/proc/self/fd/%d/%s", d.fd.Fd(), name))
@@ -48,9 +48,9 @@ func Dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return nil, &Error{path, "it is not a socket"}
+		return nil, &Error{Path: path, Why: "it is not a socket"}
 	case int(st.Uid) != os.Geteuid():
-		return nil, &Error{path, fmt.Sprintf("it belongs to user %d", st.Uid)}
+		return nil, &Error{Path: path, Why: fmt.Sprintf("it belongs to user %d", st.Uid)}
 	}
 	conn, err := dial(ctx, path)
 	if err != nil {
@@ -102,7 +102,7 @@ func CheckPeer(conn *net.UnixConn) error {
 		return err
 	}
 	if uid != os.Geteuid() && uid != 0 {
-		return &Error{conn.RemoteAddr().String(), fmt.Sprintf("process %d of user %d is at the other end", pid, uid)}
+		return &Error{Path: conn.RemoteAddr().String(), Why: fmt.Sprintf("process %d of user %d is at the other end", pid, uid)}
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func Listen(path string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil || flaw(&st, unix.S_IFSOCK) != "" {
+	if err := unix.Lstat(path, &st); err != nil || flaw(path, &st, unix.S_IFSOCK) != nil {
 		l.Close()
 		return nil, &fs.PathError{Op: "listen on", Path: path, Err: unix.EPERM}
 	}

@@ -22,12 +22,12 @@ const (
 const (
 	pathAbout     = "/about"
 	pathShutdown  = "/shutdown"
-	pathEnclaves  = "/enclaves" // GET: [?metadata]
-	pathEnclave   = "/enclaves/{id}"
-	pathWait      = "/enclaves/{id}/wait"
-	pathConsole   = "/enclaves/{id}/console"
-	pathVsockDial = "/vsock/dial"   // ?cid=&port=[&wait]
-	pathListen    = "/vsock/listen" // ?port=[&keep]
+	pathEnclaves  = "/enclaves"        // GET: [?metadata]
+	pathEnclave   = "/enclave"         // DELETE: ?id=, ?name= or ?word=
+	pathWait      = "/enclave/wait"    // likewise
+	pathConsole   = "/enclave/console" // likewise
+	pathVsockDial = "/vsock/dial"      // ?cid=&port=[&wait]
+	pathListen    = "/vsock/listen"    // ?port=[&keep]
 )
 
 // About tells of a running daemon.

@@ -14,6 +14,8 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/private"
 )
 
 // Dir returns the folder that holds the daemon's sockets: $NESIM_DIR, else nesim in $XDG_RUNTIME_DIR, else
@@ -38,36 +40,44 @@ const (
 	sunPathMax    = 107
 )
 
-// makePrivate makes dir if it is not there and refuses one that others could have made or can enter.
-func makePrivate(dir string) error {
+// open opens the daemon's folder. What it returns for a missing one wraps fs.ErrNotExist.
+func open(dir string) (*private.Dir, error) {
 	if len(dir)+len(longestSocket) > sunPathMax {
-		return errLongDir(dir)
+		return nil, errLongDir(dir)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the daemon's folder: %w: set NESIM_DIR to one that you can write", err)
+	d, err := private.Open(dir)
+	return d, unfit(err)
+}
+
+// makePrivate is open for a folder that it makes where it is missing.
+func makePrivate(dir string) (*private.Dir, error) {
+	if len(dir)+len(longestSocket) > sunPathMax {
+		return nil, errLongDir(dir)
 	}
-	return checkPrivate(dir)
+	d, err := private.Make(dir)
+	if unsafe := (*private.Error)(nil); err != nil && !errors.As(err, &unsafe) {
+		return nil, fmt.Errorf("make the daemon's folder: %w: set NESIM_DIR to one that you can write", err)
+	}
+	return d, unfit(err)
+}
+
+// unfit says what to do about a folder, or something in it, that others could have made or can reach.
+func unfit(err error) error {
+	unsafe := (*private.Error)(nil)
+	switch {
+	case !errors.As(err, &unsafe):
+		return err
+	case unsafe.Open:
+		return fmt.Errorf("%w: run chmod 700 %s, or set NESIM_DIR to another folder", err, shellWord(unsafe.Path))
+	}
+	return fmt.Errorf("%w: remove it, or set NESIM_DIR to another folder", err)
 }
 
 func errLongDir(dir string) error {
 	return fmt.Errorf("the folder %s has too long a name for UNIX sockets: set NESIM_DIR to a shorter one", dir)
 }
 
-// checkPrivate refuses a folder that others could have made or can enter.
-func checkPrivate(dir string) error {
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return fmt.Errorf("look at the daemon's folder: %w", err)
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || int(stat.Uid) != os.Getuid() {
-		return fmt.Errorf("%s is not a folder that you own: remove it, or set NESIM_DIR to another", dir)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("the folder %s is open to other users (mode %04o): run chmod 700 %s, or set NESIM_DIR to another", dir, mode, shellWord(dir))
-	}
-	return nil
-}
+const lockName = "lock"
 
 // shellWord quotes text for a shell, if it needs that.
 func shellWord(text string) string {
@@ -82,9 +92,10 @@ func shellWord(text string) string {
 // errHeld means that another daemon holds the folder's lock.
 var errHeld = errors.New("a daemon is running already: nesim shutdown ends it")
 
-// lock takes the folder's lock for as long as the returned file is open.
-func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+// lock takes the folder's lock for as long as the returned file is open. The lock's file must exist, or flags have
+// os.O_CREATE.
+func lock(dir *private.Dir, flags int) (*os.File, error) {
+	f, err := dir.OpenFile(lockName, os.O_RDWR|flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the daemon's lock: %w", err)
 	}
@@ -98,15 +109,30 @@ func lock(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// held reports whether a daemon holds the folder's lock. It makes nothing.
+func held(dir *private.Dir) (bool, error) {
+	f, err := lock(dir, 0)
+	switch {
+	case err == nil:
+		f.Close()
+		return false, nil
+	case errors.Is(err, errHeld):
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, err
+}
+
 // glance is longer than a client looks whether a daemon has the lock, for which it takes it.
 const glance = 200 * time.Millisecond
 
 // hold takes the folder's lock for a daemon. Clients that glance at it do not stand in the way.
-func hold(ctx context.Context, dir string) (*os.File, error) {
+func hold(ctx context.Context, dir *private.Dir) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, glance)
 	defer cancel()
 	for {
-		f, err := lock(dir)
+		f, err := lock(dir, os.O_CREATE)
 		if !errors.Is(err, errHeld) {
 			return f, err
 		}
@@ -134,8 +160,12 @@ func CheckDir(dir string) error {
 	if len(dir)+len(longestSocket) > sunPathMax {
 		return errLongDir(dir)
 	}
-	if _, err := os.Lstat(dir); err == nil {
-		return checkPrivate(dir)
+	d, err := private.Open(dir)
+	if err == nil {
+		return d.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return unfit(err)
 	}
 	above := filepath.Dir(dir)
 	for above != filepath.Dir(above) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nesim/nesim/internal/private"
 )
 
 func TestAFolderIsCheckedWithoutBeingMade(t *testing.T) {
@@ -17,28 +19,37 @@ func TestAFolderIsCheckedWithoutBeingMade(t *testing.T) {
 	require.NoError(t, CheckDir(absent))
 	require.NoDirExists(t, absent)
 	require.NoError(t, CheckDir(base))
-	for _, refused := range unfit(t) {
+	for _, refused := range unfitFolders(t) {
 		oneLine(t, CheckDir(refused.dir), refused.want)
 	}
 }
 
 func TestOnlyAPrivateFolderIsUsed(t *testing.T) {
 	dir := filepath.Join(folder(t), "a", "b")
-	require.NoError(t, makePrivate(dir))
-	require.NoError(t, makePrivate(dir), "again")
+	for range 2 {
+		made, err := makePrivate(dir)
+		require.NoError(t, err)
+		require.NoError(t, made.Close())
+	}
 	info, err := os.Stat(dir)
 	require.NoError(t, err)
 	require.EqualValues(t, 0o700, info.Mode().Perm())
-	for _, refused := range unfit(t) {
-		oneLine(t, makePrivate(refused.dir), refused.want)
-		oneLine(t, Run(t.Context(), testConfig(refused.dir)), refused.want)
-		_, err := Ensure(t.Context(), refused.dir, "no-such-program")
+	for _, refused := range unfitFolders(t) {
+		_, err := makePrivate(refused.dir)
 		oneLine(t, err, refused.want)
+		oneLine(t, Run(t.Context(), testConfig(refused.dir)), refused.want)
+		_, err = Ensure(t.Context(), refused.dir, "no-such-program")
+		oneLine(t, err, refused.want)
+		for command, err := range everyCommand(t, refused.dir) {
+			require.Error(t, err, command)
+			require.NotErrorAs(t, err, new(*NotRunningError), command)
+			oneLine(t, err, refused.want)
+		}
 	}
 }
 
-// unfit lists folders that no daemon may use.
-func unfit(t *testing.T) (all []struct{ dir, want string }) {
+// unfitFolders lists folders that no daemon may use.
+func unfitFolders(t *testing.T) (all []struct{ dir, want string }) {
 	base := folder(t)
 	add := func(dir, want string) { all = append(all, struct{ dir, want string }{dir, want}) }
 	for name, mode := range map[string]os.FileMode{"readable": 0o740, "enterable": 0o701, "writable": 0o720} {
@@ -52,14 +63,14 @@ func unfit(t *testing.T) (all []struct{ dir, want string }) {
 	add(spaced, `chmod 700 '`+base+`/a b'\''s'`)
 	link := filepath.Join(base, "link") // could be turned to another folder later
 	require.NoError(t, os.Symlink(folder(t), link))
-	add(link, "not a folder that you own")
+	add(link, "is not private to you")
 	others := "/" // root's
 	if os.Getuid() == 0 {
 		others = filepath.Join(base, "others")
 		require.NoError(t, os.Mkdir(others, 0o700))
 		require.NoError(t, os.Chown(others, 1, 1))
 	}
-	add(others, "not a folder that you own")
+	add(others, "is not private to you")
 	add(filepath.Join(base, strings.Repeat("x", 100)), "NESIM_DIR")
 	return all
 }
@@ -80,12 +91,15 @@ func TestTheFolderIsFoundByTheEnvironment(t *testing.T) {
 // A client that looks whether a daemon has ended takes its lock for a moment.
 func TestAGlanceAtTheLockKeepsNoDaemonFromStarting(t *testing.T) {
 	dir := folder(t)
-	glance, err := lock(dir)
+	d, err := private.Open(dir)
+	require.NoError(t, err)
+	defer d.Close()
+	glance, err := lock(d, os.O_CREATE)
 	require.NoError(t, err)
 	time.AfterFunc(20*time.Millisecond, func() { glance.Close() })
-	held, err := hold(t.Context(), dir)
+	taken, err := hold(t.Context(), d)
 	require.NoError(t, err)
-	defer held.Close()
-	_, err = hold(t.Context(), dir)
+	defer taken.Close()
+	_, err = hold(t.Context(), d)
 	require.ErrorIs(t, err, errHeld)
 }

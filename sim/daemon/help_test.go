@@ -24,6 +24,14 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if dir := os.Getenv(beSomebody); dir != "" {
+		listenAsAnother(dir)
+		return
+	}
+	if dir := os.Getenv(beRefused); dir != "" {
+		askAsAnother(dir)
+		return
+	}
 	os.Exit(m.Run())
 }
 

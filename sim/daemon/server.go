@@ -11,10 +11,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/nesim/nesim/internal/private"
 	"github.com/nesim/nesim/sim/instance"
 	"github.com/nesim/nesim/sim/vsock"
 )
@@ -35,10 +35,12 @@ type Config struct {
 // Run serves a simulated instance in cfg.Dir until ctx ends or a client asks for the end; it then ends every
 // enclave. Where another daemon holds the folder it returns at once with an error.
 func Run(ctx context.Context, cfg Config) error {
-	if err := makePrivate(cfg.Dir); err != nil {
+	folder, err := makePrivate(cfg.Dir)
+	if err != nil {
 		return err
 	}
-	held, err := hold(ctx, cfg.Dir)
+	defer folder.Close()
+	held, err := hold(ctx, folder)
 	if err != nil {
 		return err
 	}
@@ -61,9 +63,9 @@ func serve(ctx context.Context, cfg Config, inst *instance.Instance) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	path := filepath.Join(cfg.Dir, socketName)
-	listener, err := listenPrivate(path)
+	listener, err := private.Listen(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("listen for commands: %w", err)
 	}
 	s := &server{cfg: cfg, inst: inst, ctx: ctx, shutdown: cancel}
 	web := &http.Server{
@@ -72,7 +74,8 @@ func serve(ctx context.Context, cfg Config, inst *instance.Instance) error {
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	s.streams.Go(func() {
+	var closer sync.WaitGroup
+	closer.Go(func() {
 		<-ctx.Done()
 		patience, done := context.WithTimeout(context.Background(), endPatience)
 		defer done()
@@ -80,26 +83,30 @@ func serve(ctx context.Context, cfg Config, inst *instance.Instance) error {
 		web.Close()
 	})
 	cfg.Log.Info("daemon serves", "socket", path, "version", cfg.Version)
-	err = web.Serve(listener)
+	err = web.Serve(ownListener{listener})
 	cancel()
-	s.streams.Wait()
+	closer.Wait()
+	s.wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
 }
 
-// listenPrivate listens on a UNIX socket that only the user can connect to; its folder is private already.
-func listenPrivate(path string) (net.Listener, error) {
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen for commands: %w", err)
+// ownListener accepts connections of this user's processes and root's alone.
+type ownListener struct{ *net.UnixListener }
+
+func (l ownListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if private.CheckPeer(conn) == nil {
+			return conn, nil
+		}
+		conn.Close()
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		listener.Close()
-		return nil, fmt.Errorf("make the command socket private: %w", err)
-	}
-	return listener, nil
 }
 
 type server struct {
@@ -107,13 +114,41 @@ type server struct {
 	inst     *instance.Instance
 	ctx      context.Context
 	shutdown context.CancelFunc
-	streams  sync.WaitGroup // connections taken from the HTTP server, and its closer
+
+	// streams counts the handlers, and the connections that they have taken from the HTTP server, which no longer waits
+	// for those. It grows only under mu while the daemon serves, or from within a handler.
+	streams sync.WaitGroup
+	mu      sync.Mutex // a leaf
+	ended   bool
+}
+
+// enter counts one more handler, unless the daemon no longer serves.
+func (s *server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		s.streams.Add(1)
+	}
+	return !s.ended
+}
+
+// wait waits for every handler and every connection taken, whose context has ended.
+func (s *server) wait() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.streams.Wait()
 }
 
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if !s.enter() {
+				answer(w, http.StatusServiceUnavailable, failed(errors.New("the daemon is ending")))
+				return
+			}
+			defer s.streams.Done()
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			if err := h(w, r); err != nil {
 				answer(w, http.StatusUnprocessableEntity, failed(err))
@@ -125,7 +160,7 @@ func (s *server) routes() http.Handler {
 	handle("POST "+pathEnclaves, s.run)
 	handle("GET "+pathEnclaves, s.describe)
 	handle("DELETE "+pathEnclave, s.terminate)
-	handle("GET "+pathWait, s.wait)
+	handle("GET "+pathWait, s.await)
 	handle("GET "+pathConsole, s.console)
 	handle("GET "+pathVsockDial, s.dial)
 	handle("GET "+pathListen, s.listen)
@@ -161,7 +196,7 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	var spec instance.RunSpec
 	body, err := io.ReadAll(r.Body) // to the end: from there on the HTTP server notices a client that goes
 	if err == nil {
-		err = json.Unmarshal(body, &spec)
+		spec, err = parseRunSpec(body)
 	}
 	if err != nil {
 		return fmt.Errorf("read the request: %w", err)
@@ -187,7 +222,11 @@ func (s *server) describe(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) terminate(w http.ResponseWriter, r *http.Request) error {
-	ending, err := s.inst.Terminate(r.PathValue("id"))
+	enclave, err := reference(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	ending, err := s.inst.Terminate(enclave)
 	if err != nil {
 		return err
 	}
@@ -195,8 +234,12 @@ func (s *server) terminate(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
-	ending, err := s.inst.WaitEnclave(r.Context(), r.PathValue("id"))
+func (s *server) await(w http.ResponseWriter, r *http.Request) error {
+	enclave, err := reference(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	ending, err := s.inst.WaitEnclave(r.Context(), enclave)
 	if err != nil {
 		return err
 	}
@@ -205,7 +248,11 @@ func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) console(w http.ResponseWriter, r *http.Request) error {
-	conn, err := s.inst.Console(r.Context(), r.PathValue("id"))
+	enclave, err := reference(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	conn, err := s.inst.Console(r.Context(), enclave)
 	if err != nil {
 		return err
 	}
@@ -213,11 +260,11 @@ func (s *server) console(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) dial(w http.ResponseWriter, r *http.Request) error {
-	cid, err := number(r, "cid")
+	cid, err := number(r.URL.Query(), "cid")
 	if err != nil {
 		return err
 	}
-	port, err := number(r, "port")
+	port, err := number(r.URL.Query(), "port")
 	if err != nil {
 		return err
 	}
@@ -234,7 +281,7 @@ func (s *server) dial(w http.ResponseWriter, r *http.Request) error {
 
 // listen waits for one connection to a port of the parent. The client goes on when it arrives.
 func (s *server) listen(w http.ResponseWriter, r *http.Request) error {
-	port, err := number(r, "port")
+	port, err := number(r.URL.Query(), "port")
 	if err != nil {
 		return err
 	}
@@ -247,15 +294,6 @@ func (s *server) listen(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.join(w, conn)
-}
-
-// number reads a 32-bit number from the request's query.
-func number(r *http.Request, key string) (uint32, error) {
-	n, err := strconv.ParseUint(r.URL.Query().Get(key), 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("%s %q is not a number of 32 bits", key, r.URL.Query().Get(key))
-	}
-	return uint32(n), nil
 }
 
 // join takes the connection over from the HTTP server and copies between it and conn, both ways, until both have

@@ -72,20 +72,23 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 	}{
 		{"GET", "/no/such/path", "", 404, "404 page not found"},
 		{"PUT", pathAbout, "", 405, "Method Not Allowed"},
-		{"POST", pathEnclaves, "", 422, "read the request: unexpected end of JSON input"},
-		{"POST", pathEnclaves, "{", 422, "read the request: unexpected end of JSON input"},
+		{"POST", pathEnclaves, "", 422, "read the request: EOF"},
+		{"POST", pathEnclaves, "{", 422, "read the request: unexpected EOF"},
 		{"POST", pathEnclaves, "[]", 422, "read the request: json: cannot unmarshal array"},
 		{"POST", pathEnclaves, `{"EIFPath":"` + strings.Repeat("x", maxBody), 422, "read the request: http: request body too large"},
 		{"POST", pathEnclaves, "{}" + strings.Repeat(" ", maxBody), 422, "read the request: http: request body too large"},
-		{"POST", pathEnclaves, "{} {}", 422, "read the request: invalid character '{' after top-level value"},
+		{"POST", pathEnclaves, "{} {}", 422, "read the request: text after the JSON object"},
+		{"POST", pathEnclaves, `{"eif_path":"/none","cpus":2}`, 422, `read the request: json: unknown field "cpus"`},
 		{"GET", pathVsockDial, "", 422, `cid "" is not a number of 32 bits`},
 		{"GET", pathVsockDial + "?cid=3&port=4294967296", "", 422, `port "4294967296" is not a number of 32 bits`},
 		{"GET", pathVsockDial + "?cid=16&port=1", "", 422, "no enclave has CID 16"},
 		{"GET", pathVsockDial + "?cid=3&port=1", "", 422, "connection refused"},
 		{"GET", pathListen + "?port=-1", "", 422, `port "-1" is not a number of 32 bits`},
-		{"GET", withID(pathConsole, "i-0"), "", 422, "i-0"},
-		{"GET", withID(pathWait, "i-0"), "", 422, "i-0"},
-		{"DELETE", withID(pathEnclave, "../\n"), "", 422, "enclave"},
+		{"GET", pathConsole + "?id=i-0", "", 422, "i-0"},
+		{"GET", pathWait + "?name=i-0", "", 422, "i-0"},
+		{"GET", pathWait + "?id=a&name=b", "", 422, "must name one enclave"},
+		{"DELETE", pathEnclave + "?word=..%2F%0a", "", 422, "no enclave"},
+		{"DELETE", pathEnclave, "", 422, "must name one enclave"},
 	} {
 		t.Run(fmt.Sprintf("%s %.40s %.10s", tc.method, tc.path, tc.body), func(t *testing.T) {
 			answer := say(t, dir, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: nesim\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
@@ -109,12 +112,47 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 
 func TestRunTellsItsFailure(t *testing.T) {
 	c, _ := serving(t, folder(t))
-	_, err := c.Run(t.Context(), instance.RunSpec{EIFPath: "/no/such.eif"}, func(string) {})
+	_, err := c.Run(t.Context(), instance.RunSpec{EIFPath: "/no/such.eif", CPUCount: 2, MemoryMiB: 256}, func(string) {})
 	require.ErrorAs(t, err, new(*Error))
 	oneLine(t, err, "/no/such.eif")
 	list, err := c.Enclaves(t.Context(), false)
 	require.NoError(t, err)
 	require.Empty(t, list)
+}
+
+// What the flags of run-enclave refuse is refused over the socket too, and holds no slot.
+func TestARequestToRunIsCheckedAsTheFlagsAre(t *testing.T) {
+	dir := folder(t)
+	c, _ := serving(t, dir)
+	image, err := os.Executable() // a file, and no image
+	require.NoError(t, err)
+	good := instance.RunSpec{EIFPath: image, CPUCount: 2, MemoryMiB: 256}
+	for want, spoil := range map[string]func(*instance.RunSpec){
+		"at least one CPU core, not -5": func(s *instance.RunSpec) { s.CPUCount = -5 },
+		"at least one CPU core, not 0":  func(s *instance.RunSpec) { s.CPUCount = 0 },
+		"exclude each other":            func(s *instance.RunSpec) { s.CPUIDs = []uint32{2, 3} },
+		"CPUs are named":                func(s *instance.RunSpec) { s.CPUCount, s.CPUIDs = 0, make([]uint32, 5000) },
+		"the parent's":                  func(s *instance.RunSpec) { s.CID = 3 },
+		"more than 32 bits":             func(s *instance.RunSpec) { s.CID = 1 << 32 },
+		"must be absolute":              func(s *instance.RunSpec) { s.EIFPath = "none.eif" },
+		"the image is missing":          func(s *instance.RunSpec) { s.EIFPath = "" },
+		"has a NUL byte":                func(s *instance.RunSpec) { s.EIFPath = image + "\x00" },
+		"name has 256 bytes":            func(s *instance.RunSpec) { s.Name = strings.Repeat("n", 256) },
+		"no such file":                  func(s *instance.RunSpec) { s.EIFPath = "/no/such.eif" },
+	} {
+		for range 5 { // there are four slots
+			spec := good
+			spoil(&spec)
+			_, err := c.Run(t.Context(), spec, func(string) {})
+			oneLine(t, err, want)
+		}
+	}
+	bad := good
+	bad.Name = "caf\xe9"
+	require.ErrorContains(t, bad.Check(), "is not UTF-8")
+	bad = good
+	bad.EIFPath = "/caf\xe9.eif"
+	require.ErrorContains(t, bad.Check(), "is not UTF-8")
 }
 
 // joined returns both ends of a connection from the parent to itself.

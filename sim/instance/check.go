@@ -3,9 +3,11 @@ package instance
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize/english"
 
@@ -16,6 +18,47 @@ import (
 // memoryPerImage is how many times its image's size an enclave's memory must be: ENCLAVE_MEMORY_EIF_SIZE_RATIO of
 // nitro-cli's resource_manager.rs.
 const memoryPerImage = 4
+
+// Bounds of a RunSpec, far beyond what an instance or a person uses.
+const (
+	maxName   = 255  // bytes of an enclave's name, as of a file's (NAME_MAX in linux/limits.h)
+	maxCPUIDs = 4096 // CPUs named for one enclave (NR_CPUS is 8192 at most, two threads a core)
+)
+
+// Check refuses what no instance could run, whatever its CPUs and memory, for which RunEnclave looks itself. A command calls it before it asks the daemon,
+// and RunEnclave for every request.
+func (s *RunSpec) Check() error {
+	if err := checkText("the path of the image", s.EIFPath); err != nil {
+		return err
+	}
+	if err := checkText("the enclave's name", s.Name); err != nil {
+		return err
+	}
+	switch {
+	case s.EIFPath == "":
+		return errcode.New(errcode.MissingArgument, "the image is missing: name an Enclave Image File")
+	case !filepath.IsAbs(s.EIFPath):
+		return errcode.New(errcode.InvalidArgument, "the path of the image, %q, must be absolute", s.EIFPath)
+	case len(s.Name) > maxName:
+		return errcode.New(errcode.InvalidArgument, "the enclave's name has %d bytes: choose one of at most %d", len(s.Name), maxName)
+	case s.CPUCount != 0 && len(s.CPUIDs) > 0:
+		return errcode.New(errcode.ConflictingArgument, "CPU count and CPU IDs exclude each other: leave one out")
+	case len(s.CPUIDs) > maxCPUIDs:
+		return errcode.New(errcode.InvalidCPUConfiguration, "%d CPUs are named: no instance has more than %d", len(s.CPUIDs), maxCPUIDs)
+	}
+	return CheckCID(s.CID)
+}
+
+// checkText refuses what JSON, paths and terminals do not carry unchanged. nitro-cli takes UTF-8 alone, too.
+func checkText(what, text string) error {
+	switch {
+	case !utf8.ValidString(text):
+		return errcode.New(errcode.InvalidArgument, "%s, %q, is not UTF-8: rename it", what, text)
+	case strings.ContainsRune(text, 0):
+		return errcode.New(errcode.InvalidArgument, "%s, %q, has a NUL byte in it", what, text)
+	}
+	return nil
+}
 
 // CheckCID refuses a CID that no enclave may have, as nitro-cli does before it asks the driver. 0 leaves the choice.
 func CheckCID(cid uint64) error {
@@ -104,13 +147,4 @@ func checkMemory(memoryMiB uint64, imageSize int64, host HostMemory) error {
 			(imageSize+mib-1)/mib, memoryMiB, memoryPerImage, max(need, 64))
 	}
 	return nil
-}
-
-// noEnclave is the error for an ID or a name that no running enclave has; nitro-cli tells the two apart.
-func noEnclave(id, running string) error {
-	code := errcode.EnclaveNaming
-	if strings.Contains(id, "-enc") {
-		code = errcode.Socket
-	}
-	return errcode.Wrap(code, fmt.Errorf("no enclave %q: %s", id, running))
 }

@@ -43,8 +43,8 @@ func TestWhatNitroCLIRefusesBeforeTheDriver(t *testing.T) {
 		{checkMemory(4097, 1, host), errcode.InsufficientMemoryAvailable},
 		{checkMemory(4097, 1, HostMemory{}), 0},
 		{checkMemory(math.MaxUint64, 1, host), errcode.InsufficientMemoryAvailable},
-		{noEnclave("hello", "none is running"), errcode.EnclaveNaming},
-		{noEnclave("i-0123-enc7", "none is running"), errcode.Socket},
+		{noEnclave(Ref{Name: "hello"}, "none is running"), errcode.EnclaveNaming},
+		{noEnclave(Ref{ID: "i-0123-enc7"}, "none is running"), errcode.Socket},
 	} {
 		require.Equal(t, test.code, errcode.Of(test.err), "%v", test.err)
 	}
@@ -64,4 +64,29 @@ func TestTheHostsMemoryIsRead(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, host.Available)
 	require.LessOrEqual(t, host.Available, host.Total)
+}
+
+func TestNamesAndIDsDoNotStandForEachOther(t *testing.T) {
+	older := &enclave{id: "i-0-enc1", name: "one"}
+	newer := &enclave{id: "i-0-enc2", name: "i-0-enc1"} // named like the other's ID
+	list := []*enclave{older, newer}
+	for _, test := range []struct {
+		ref  Ref
+		want *enclave
+	}{
+		{Ref{ID: "i-0-enc1"}, older},
+		{Ref{Name: "i-0-enc1"}, newer},
+		{Ref{ID: "one"}, nil},
+		{Ref{Name: "i-0-enc2"}, nil},
+		{Ref{Word: "one"}, older},
+		{Ref{Word: "i-0-enc2"}, newer},
+		{Ref{Word: "two"}, nil},
+		{Ref{}, nil},
+	} {
+		found, err := pick(test.ref, list)
+		require.NoError(t, err)
+		require.Same(t, test.want, found, "%+v", test.ref)
+	}
+	_, err := pick(Ref{Word: "i-0-enc1"}, list)
+	require.ErrorContains(t, err, "one enclave's ID and another's name")
 }

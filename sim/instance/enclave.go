@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -139,31 +138,6 @@ func (e *enclave) terminated() bool {
 
 func (e *enclave) hungUp() bool { return errors.Is(e.driver.Err(), nedriver.ErrHangUp) }
 
-// find looks for an enclave by its ID or name, among the running ones and then among the ended, newest first.
-func (i *Instance) find(id string, ended bool) (*enclave, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	is := func(e *enclave) bool { return e.id == id || e.name == id }
-	for _, e := range slices.Backward(i.enclaves) {
-		if is(e) {
-			return e, nil
-		}
-	}
-	for _, e := range slices.Backward(i.ended) {
-		if ended && is(e) {
-			return e, nil
-		}
-	}
-	var names []string
-	for _, e := range i.enclaves {
-		names = append(names, e.name)
-	}
-	if len(names) == 0 {
-		return nil, noEnclave(id, "none is running")
-	}
-	return nil, noEnclave(id, "running are "+strings.Join(names, ", "))
-}
-
 // Enclaves describes the enclaves that run, with their images' metadata where that is asked for.
 func (i *Instance) Enclaves(metadata bool) []Description {
 	i.mu.Lock()
@@ -195,9 +169,9 @@ func (e *enclave) describe() (Description, bool) {
 	return described, e.running
 }
 
-// Terminate ends an enclave, named by its ID or name, and waits until nothing of it is left.
-func (i *Instance) Terminate(id string) (Ending, error) {
-	e, err := i.find(id, false)
+// Terminate ends an enclave and waits until nothing of it is left.
+func (i *Instance) Terminate(r Ref) (Ending, error) {
+	e, err := i.find(r, false)
 	if err != nil {
 		return Ending{}, err
 	}
@@ -205,9 +179,9 @@ func (i *Instance) Terminate(id string) (Ending, error) {
 	return e.ending, nil
 }
 
-// WaitEnclave waits for the end of an enclave, named by its ID or name. One that has ended lately can be named too.
-func (i *Instance) WaitEnclave(ctx context.Context, id string) (Ending, error) {
-	e, err := i.find(id, true)
+// WaitEnclave waits for the end of an enclave, which may have ended lately.
+func (i *Instance) WaitEnclave(ctx context.Context, r Ref) (Ending, error) {
+	e, err := i.find(r, true)
 	if err != nil {
 		return Ending{}, err
 	}
@@ -219,9 +193,9 @@ func (i *Instance) WaitEnclave(ctx context.Context, id string) (Ending, error) {
 	}
 }
 
-// Console connects to the console of an enclave in debug mode, named by its ID or name.
-func (i *Instance) Console(ctx context.Context, id string) (vsock.Conn, error) {
-	e, err := i.find(id, false)
+// Console connects to the console of an enclave in debug mode.
+func (i *Instance) Console(ctx context.Context, r Ref) (vsock.Conn, error) {
+	e, err := i.find(r, false)
 	if err != nil {
 		return nil, err
 	}

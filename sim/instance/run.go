@@ -28,7 +28,7 @@ const (
 // RunEnclave runs an enclave as nitro-cli does and returns when its heartbeat has been answered. progress is called
 // with a line for people at each step. On an error, and when ctx ends before the heartbeat, nothing is left.
 func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(string)) (RunInfo, error) {
-	if err := CheckCID(spec.CID); err != nil {
+	if err := spec.Check(); err != nil {
 		return RunInfo{}, err
 	}
 	image, err := i.openImage(spec)
@@ -40,14 +40,20 @@ func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(s
 	if err != nil {
 		return RunInfo{}, err
 	}
+	launched := false
+	defer func() {
+		if !launched {
+			e.terminate()
+		}
+	}()
 	info, err := e.launch(ctx, spec, image, progress)
 	if err != nil {
 		if e.terminated() {
 			err = errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: it was terminated")
 		}
-		e.terminate()
 		return RunInfo{}, err
 	}
+	launched = true
 	return info, nil
 }
 
