@@ -8,11 +8,14 @@ import (
 	"github.com/veraison/go-cose"
 )
 
-// Limits of an attestation document in bytes: sections 3.1 and 3.2.2.2 of the specification.
+// Limits of an attestation document in bytes: sections 3.1 and 3.2.2.2 of the specification. That gives user_data and
+// nonce 512 bytes, its section 2.2 and the AWS Nitro Enclaves User Guide ("Verifying the root of trust") 1024; the
+// hypervisor enforces neither, and signs what fits into one request to the NSM (NSM_REQUEST_MAX_SIZE of
+// include/uapi/linux/nsm.h).
 const (
 	MaxPublicKey   = 1024
-	MaxUserData    = 512
-	MaxNonce       = 512
+	MaxUserData    = 0x1000
+	MaxNonce       = 0x1000
 	MaxCertificate = 1024
 	MaxPayload     = 16384
 	MaxSigned      = MaxPayload + 1024 // our own: the payload and what COSE puts around it

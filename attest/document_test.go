@@ -48,7 +48,7 @@ func TestADocumentIsReadAsItWasMade(t *testing.T) {
 		func(d *attest.Document) { d.PublicKey, d.UserData, d.Nonce = nil, nil, nil },
 		func(d *attest.Document) { d.UserData, d.Nonce = []byte{}, []byte{} },
 		func(d *attest.Document) {
-			d.PublicKey, d.UserData, d.Nonce = make([]byte, 1024), make([]byte, 512), make([]byte, 512)
+			d.PublicKey, d.UserData, d.Nonce = make([]byte, 1024), make([]byte, 4096), make([]byte, 4096)
 		},
 		func(d *attest.Document) {
 			for i := range uint64(attest.MaxPCRs) {

@@ -25,8 +25,8 @@ var (
 	ErrCABundle        = errors.New("cabundle is empty, or longer than any chain")
 	ErrCertificateSize = errors.New("a certificate has not 1 to 1024 bytes")
 	ErrPublicKey       = errors.New("public_key has not 1 to 1024 bytes")
-	ErrUserData        = errors.New("user_data has more than 512 bytes")
-	ErrNonce           = errors.New("nonce has more than 512 bytes")
+	ErrUserData        = errors.New("user_data has more than 4096 bytes")
+	ErrNonce           = errors.New("nonce has more than 4096 bytes")
 )
 
 // What can be wrong with its certificates and its signature: sections 3.2.1, 3.2.3 and 3.2.4.

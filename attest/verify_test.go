@@ -108,8 +108,8 @@ func strictFields(w *world) []badField {
 	slices.Reverse(reversed)
 	return []badField{
 		{"cabundle", w.doc.CABundle[1:], attest.ErrRoot}, {"cabundle", reversed, attest.ErrRoot},
-		{"public_key", []byte{}, attest.ErrPublicKey}, {"user_data", make([]byte, 513), attest.ErrUserData},
-		{"user_data", []any{}, attest.ErrType}, {"nonce", make([]byte, 513), attest.ErrNonce},
+		{"public_key", []byte{}, attest.ErrPublicKey}, {"user_data", make([]byte, 4097), attest.ErrUserData},
+		{"user_data", []any{}, attest.ErrType}, {"nonce", make([]byte, 4097), attest.ErrNonce},
 		{"comment", "hello", attest.ErrUnknownField}, {"Nonce", []byte("a"), attest.ErrUnknownField},
 	}
 }

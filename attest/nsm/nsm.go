@@ -122,11 +122,12 @@ func (n *NSM) LockPCRs(count uint16) error {
 }
 
 // Attestation returns a signed attestation document with what the enclave wants in it,
-// each nil for nothing. The error is InputTooLarge, InvalidArgument for an empty public
-// key, which no document may have, or wraps InternalError.
+// each nil for nothing. The error is InputTooLarge for a public key of more than
+// attest.MaxPublicKey bytes and for fields that no request of MaxRequest bytes can carry,
+// InvalidArgument for an empty public key, which no document may have, or wraps InternalError.
 func (n *NSM) Attestation(userData, nonce, publicKey []byte) ([]byte, error) {
 	switch {
-	case len(userData) > attest.MaxUserData, len(nonce) > attest.MaxNonce, len(publicKey) > attest.MaxPublicKey:
+	case len(publicKey) > attest.MaxPublicKey, !fitsRequest(userData, nonce, publicKey):
 		return nil, InputTooLarge
 	case publicKey != nil && len(publicKey) == 0:
 		return nil, InvalidArgument

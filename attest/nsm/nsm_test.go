@@ -166,7 +166,9 @@ func TestADocumentVerifies(t *testing.T) {
 		{},
 		{UserData: []byte("data"), Nonce: []byte("nonce"), PublicKey: []byte("key")},
 		{UserData: []byte{}, Nonce: []byte{}, PublicKey: []byte{0}},
-		{UserData: make([]byte, 512), Nonce: make([]byte, 512), PublicKey: make([]byte, 1024)},
+		{UserData: make([]byte, 1024), Nonce: make([]byte, 1024), PublicKey: make([]byte, 1024)},
+		{Nonce: make([]byte, 1025)},
+		{UserData: make([]byte, 4000)},
 	} {
 		d, err := attest.Verify(ask(t, n, &r).Attestation.Document, attest.Expect{
 			Roots: []attest.Fingerprint{root}, Nonce: r.Nonce,
@@ -180,13 +182,27 @@ func TestADocumentVerifies(t *testing.T) {
 	}
 }
 
-func TestADocumentHoldsNoMoreThanItsLimits(t *testing.T) {
-	n := newNSM(t)
-	for _, r := range []request.Attestation{
-		{UserData: make([]byte, 513)}, {Nonce: make([]byte, 513)}, {PublicKey: make([]byte, 1025)},
-	} {
-		require.Equal(t, failure(nsm.InputTooLarge), ask(t, n, &r))
+func TestADocumentHoldsWhatARequestCarries(t *testing.T) {
+	c, root := config(t)
+	n := nsm.New(c)
+	for _, field := range []string{"user_data", "nonce"} {
+		head := x("a1 'Attestation' a1 '" + field + "' 590000")
+		size := nsm.MaxRequest - len(head)
+		head[len(head)-2], head[len(head)-1] = byte(size>>8), byte(size)
+		largest := append(head, make([]byte, size)...)
+		signed := read(t, n.Handle(largest)).Attestation
+		require.NotNil(t, signed, field)
+		d, err := attest.Verify(signed.Document, attest.Expect{Roots: []attest.Fingerprint{root}})
+		require.NoError(t, err)
+		require.Equal(t, size, len(d.UserData)+len(d.Nonce))
+		require.Equal(t, failure(nsm.InputTooLarge), read(t, n.Handle(append(largest, 0))), field)
 	}
+
+	_, err := n.Attestation(make([]byte, 2000), make([]byte, 1100), make([]byte, 900))
+	require.NoError(t, err)
+	_, err = n.Attestation(make([]byte, 2000), make([]byte, 1100), make([]byte, 1000))
+	require.ErrorIs(t, err, nsm.InputTooLarge, "together")
+	require.Equal(t, failure(nsm.InputTooLarge), ask(t, n, &request.Attestation{PublicKey: make([]byte, 1025)}))
 	require.Equal(t, failure(nsm.InvalidArgument), ask(t, n, &request.Attestation{PublicKey: []byte{}}))
 }
 

@@ -53,6 +53,16 @@ func (o *octets) bytes() []byte {
 	return *o
 }
 
+// fitsRequest reports whether a request for a document can carry the fields. Only the whole request has a limit.
+func fitsRequest(userData, nonce, publicKey []byte) bool {
+	shortest, err := cbor.Marshal(variant{"Attestation": struct {
+		UserData  []byte `cbor:"user_data,omitempty"`
+		Nonce     []byte `cbor:"nonce,omitempty"`
+		PublicKey []byte `cbor:"public_key,omitempty"`
+	}{userData, nonce, publicKey}})
+	return err == nil && len(shortest) <= MaxRequest
+}
+
 // parse takes a request apart: its name, and the item with its arguments, which is nil
 // for a request that is a text string.
 func parse(request []byte) (name string, args cbor.RawMessage, err error) {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -72,7 +70,7 @@ func attestVerify() *cobra.Command {
 		Use:   "verify DOCUMENT",
 		Short: "Verify an attestation document, and print what it says",
 		Long: "Verify an attestation document by the rules for those of Nitro Enclaves, and print what it says.\n\n" +
-			"The document is a file, or - for the standard input, as it is or in base64. Trusted are the roots\n" +
+			"The document is a file, or - for the standard input, as it is or in base64, base64url or hex. Trusted are the roots\n" +
 			"given, else the user's own and that of real enclaves.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -175,6 +173,9 @@ func attestShow() *cobra.Command {
 
 func showDocument(cmd *cobra.Command, d *attest.Document) error {
 	return show(cmd, d, func(p *printer) {
+		if inDebugMode(d) {
+			p.table(nil, [][]cell{{{"debug mode: the image is not attested", yellow}}})
+		}
 		fields := [][2]string{{"module ID", d.ModuleID}, {"digest", d.Digest}, {"time", d.Time().Format(time.RFC3339Nano)}}
 		for i := range uint64(numPCRs) {
 			if value := d.PCRs[i]; strings.Trim(hex.EncodeToString(value), "0") != "" {
@@ -194,29 +195,14 @@ func showDocument(cmd *cobra.Command, d *attest.Document) error {
 	})
 }
 
-// readDocument reads a signed document from a file, or from the standard input.
-func readDocument(cmd *cobra.Command, name string) ([]byte, error) {
-	in := cmd.InOrStdin()
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
+// inDebugMode reports whether a document is of an enclave in debug mode, whose PCR0, PCR1 and PCR2 are zero.
+func inDebugMode(d *attest.Document) bool {
+	for i := range uint64(3) {
+		if len(d.PCRs[i]) == 0 || bytes.ContainsFunc(d.PCRs[i], func(r rune) bool { return r != 0 }) {
+			return false
 		}
-		defer f.Close()
-		in = f
 	}
-	content, err := io.ReadAll(io.LimitReader(in, 2*attest.MaxSigned))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if len(content) == 0 {
-		return nil, fmt.Errorf("%s is empty", name)
-	}
-	// No document begins with a character of base64: they are CBOR arrays, or tagged ones.
-	if text, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(content)), "")); err == nil {
-		return text, nil
-	}
-	return content, nil
+	return true
 }
 
 // parseTime reads the time of a flag; an empty one is the zero time.

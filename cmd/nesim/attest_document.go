@@ -20,8 +20,8 @@ import (
 // nsmFlags are the flags that shape an NSM. The returned function reads the one that is a time.
 func nsmFlags(flags *pflag.FlagSet, c *instance.NSMConfig, id *string) func() error {
 	var clock string
-	flags.StringVar(id, "instance-id", instance.InstanceID, "EC2 instance ID of the parent, of which PCR4 tells")
-	flags.StringVar(&c.RoleARN, "role-arn", nsm.DefaultRoleARN, "IAM role of the parent, of which PCR3 tells")
+	flags.StringVar(id, "instance-id", instance.InstanceID, "EC2 instance ID of the parent, which PCR4 measures")
+	flags.StringVar(&c.RoleARN, "role-arn", nsm.DefaultRoleARN, "IAM role of the parent, which PCR3 measures; an empty one (\"\") is none, and PCR3 is zero")
 	flags.StringVar(&c.Region, "region", "us-east-1", "region that certificates name")
 	flags.StringVar(&clock, "clock", "", "the time it is for attestation, as 2006-01-02T15:04:05Z (default: the machine's)")
 	flags.DurationVar(&c.LeafValidity, "certificate-validity", pki.LeafValidity, "how long the certificates that sign documents are valid")

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,13 @@ func describeEnclaves() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return show(cmd, list, func(p *printer) { tabulate(p, list, metadata) })
+			if err := show(cmd, list, func(p *printer) { tabulate(p, list, metadata) }); err != nil {
+				return err
+			}
+			if w := cmd.ErrOrStderr(); isTerminal(w) && slices.ContainsFunc(list, inDebug) {
+				fmt.Fprintln(w, "Enclaves in debug mode attest PCR0, PCR1 and PCR2 as zeros, not as the image's measurements.")
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&metadata, "metadata", false, "add the metadata of the enclaves' images")
@@ -52,6 +59,10 @@ func tabulate(p *printer, list []instance.Description, metadata bool) {
 	}
 	p.table(header, rows)
 }
+
+// inDebug reports whether an enclave is in debug mode. Its description has the image's measurements, as nitro-cli's has;
+// its attestation documents have not.
+func inDebug(d instance.Description) bool { return d.Flags == "DEBUG_MODE" }
 
 func stateStyle(state string) style {
 	if state == "RUNNING" {

@@ -27,7 +27,7 @@ func (u *user) onTerminal(env []string, args ...string) string {
 	require.NoError(u, err)
 	cmd := u.command(u.Context(), args...)
 	cmd.Env = append(append(cmd.Env, "TERM=xterm", "NO_COLOR="), env...)
-	cmd.Stdout = screen
+	cmd.Stdout, cmd.Stderr = screen, screen
 	require.NoError(u, cmd.Start())
 	screen.Close()
 	var shown bytes.Buffer

@@ -13,10 +13,10 @@ import (
 	"github.com/nesim/nesim/sim/hypervisor"
 )
 
-// NSMConfig shapes the Nitro Secure Modules of an instance's enclaves. Zero values take the defaults.
+// NSMConfig shapes the Nitro Secure Modules of an instance's enclaves. Zero values take the defaults, the role has none.
 type NSMConfig struct {
 	Off          bool          // enclaves have none
-	RoleARN      string        // the parent's IAM role, of which PCR3 tells; default: nsm.DefaultRoleARN
+	RoleARN      string        // the parent's IAM role, which PCR3 measures; empty: the parent has none, and PCR3 is zero
 	Region       string        // default: us-east-1
 	CACert       string        // the root's certificate and key, two PEM files; default: the user's own root
 	CAKey        string        //
@@ -81,11 +81,7 @@ func NewNSM(c NSMConfig, instanceID string, measured eif.Measurements, debug boo
 }
 
 func (c *NSMConfig) module(enclave *pki.Enclave, measured eif.Measurements, debug bool) *nsm.NSM {
-	role := c.RoleARN
-	if role == "" {
-		role = nsm.DefaultRoleARN
-	}
-	return nsm.New(nsm.Config{Enclave: enclave, Measurements: measured, Debug: debug, RoleARN: role})
+	return nsm.New(nsm.Config{Enclave: enclave, Measurements: measured, Debug: debug, RoleARN: c.RoleARN})
 }
 
 // wantsNoNSM tells whether an enclave of ours was to have none. Those of a primary VM cannot say so.

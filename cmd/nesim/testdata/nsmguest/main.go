@@ -33,8 +33,7 @@ func main() {
 	for _, refused := range []request.Request{
 		&request.ExtendPCR{Index: 0, Data: []byte("x")}, &request.ExtendPCR{Index: 17, Data: []byte("x")},
 		&request.LockPCR{Index: 16}, &request.DescribePCR{Index: 32}, &request.LockPCRs{Range: 33},
-		&request.Attestation{Nonce: make([]byte, 513)}, &request.Attestation{PublicKey: make([]byte, 1025)},
-		&request.Attestation{UserData: make([]byte, 4000)},
+		&request.Attestation{PublicKey: make([]byte, 1025)}, &request.Attestation{Nonce: make([]byte, 4096)},
 	} {
 		answer, err := session.Send(refused)
 		fmt.Printf("nsm: refused %T %s %v\n", refused, answer.Error, err)
@@ -47,7 +46,7 @@ func main() {
 	fmt.Println("nsm: hwrng", string(bytes.TrimSpace(name)), err)
 
 	big := ask(&request.Attestation{
-		Nonce: bytes.Repeat([]byte{1}, 512), UserData: bytes.Repeat([]byte{2}, 512), PublicKey: bytes.Repeat([]byte{3}, 1024),
+		Nonce: bytes.Repeat([]byte{1}, 1025), UserData: bytes.Repeat([]byte{2}, 1024), PublicKey: bytes.Repeat([]byte{3}, 1024),
 	})
 	fmt.Println("nsm: document", base64.StdEncoding.EncodeToString(big.Attestation.Document))
 
