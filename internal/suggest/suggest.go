@@ -4,8 +4,11 @@ package suggest
 // longest bounds the words that are compared, in bytes.
 const longest = 64
 
-// Nearest returns the known word nearest to word, or "" if none is near.
+// Nearest returns the known word nearest to word, or "" if none is near or word is very long.
 func Nearest(word string, known []string) string {
+	if len(word) > longest {
+		return ""
+	}
 	best, least := "", max(2, len(word)/3)+1
 	for _, k := range known {
 		if n := distance(word, k); n < least {
@@ -15,11 +18,8 @@ func Nearest(word string, known []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance of two words, or longest if one of them is longer than that.
+// distance is the Levenshtein distance of two words.
 func distance(a, b string) int {
-	if len(a) > longest || len(b) > longest {
-		return longest
-	}
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
