@@ -19,15 +19,12 @@ import (
 	"fmt"
 	"os"
 	"time"
-)
 
-const (
-	echoPort    = 5005
-	controlPort = 5006
+	"github.com/nesim/nesim/internal/guestwire"
 )
 
 func main() {
-	for port, handle := range map[uint32]func(*conn){echoPort: echo, controlPort: control} {
+	for port, handle := range map[uint32]func(*conn){guestwire.EchoPort: echo, guestwire.ControlPort: control} {
 		l, err := listen(port)
 		if err != nil {
 			fmt.Println("hello:", err)

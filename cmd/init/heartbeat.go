@@ -6,14 +6,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/guestwire"
 )
 
-// What the parent's listener expects, as in AWS's init.c (VSOCK_PORT, VSOCK_CID, HEART_BEAT).
-const (
-	heartbeatPort = 9000
-	heartbeatByte = 0xb7
-	parentCID     = 3
-)
+// parentCID is the parent's CID (VSOCK_CID of AWS's init.c).
+const parentCID = 3
 
 // connectTime is how long a connect may take before the other CID is tried. A parent that is there answers in
 // milliseconds, and one that does not listen resets at once.
@@ -29,7 +27,7 @@ func heartbeat() (cid uint32, err error) {
 		}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("heartbeat to CID %d port %d: %w", cid, heartbeatPort, err)
+		return 0, fmt.Errorf("heartbeat to CID %d port %d: %w", cid, guestwire.HeartbeatPort, err)
 	}
 	return cid, nil
 }
@@ -44,10 +42,10 @@ func heartbeatTo(cid uint32) error {
 	if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &limit); err != nil {
 		return fmt.Errorf("limit connect: %w", err)
 	}
-	if err := connect(fd, &unix.SockaddrVM{CID: cid, Port: heartbeatPort}); err != nil {
+	if err := connect(fd, &unix.SockaddrVM{CID: cid, Port: guestwire.HeartbeatPort}); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	if _, err := unix.Write(fd, []byte{heartbeatByte}); err != nil {
+	if _, err := unix.Write(fd, []byte{guestwire.Heartbeat}); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
 	var answer [1]byte
@@ -56,8 +54,8 @@ func heartbeatTo(cid uint32) error {
 		return fmt.Errorf("receive: %w", err)
 	case n == 0:
 		return errors.New("closed without an answer")
-	case answer[0] != heartbeatByte:
-		return fmt.Errorf("answered with byte %#x instead of %#x", answer[0], heartbeatByte)
+	case answer[0] != guestwire.Heartbeat:
+		return fmt.Errorf("answered with byte %#x instead of %#x", answer[0], guestwire.Heartbeat)
 	}
 	return nil
 }

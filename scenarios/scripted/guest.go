@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/hypervisor"
-	"github.com/nesim/nesim/sim/parent"
 	"github.com/nesim/nesim/sim/vsock"
 )
 
@@ -186,7 +186,7 @@ func (g *guest) boot() {
 	default:
 		if err := g.heartbeat(); err != nil {
 			if g.ctx.Err() == nil && g.react() {
-				g.say(fmt.Sprintf("init: error: heartbeat to CID 3 port %d: %v", parent.HeartbeatPort, err))
+				g.say(fmt.Sprintf("init: error: heartbeat to CID 3 port %d: %v", guestwire.HeartbeatPort, err))
 				g.end(hypervisor.Exit{Reason: hypervisor.ExitGuest})
 			}
 			return
@@ -204,21 +204,21 @@ func (g *guest) boot() {
 
 // heartbeat is what init does before anything else.
 func (g *guest) heartbeat() error {
-	conn, err := g.dial(parent.HeartbeatPort, nil)
+	conn, err := g.dial(guestwire.HeartbeatPort, nil)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(g.ctx, func() { _ = conn.Reset() })
 	defer stop()
-	if _, err := conn.Write([]byte{parent.Heartbeat}); err != nil {
+	if _, err := conn.Write([]byte{guestwire.Heartbeat}); err != nil {
 		return err
 	}
 	var answer [1]byte
 	if _, err := io.ReadFull(conn, answer[:]); err != nil {
 		return err
 	}
-	if answer[0] != parent.Heartbeat {
+	if answer[0] != guestwire.Heartbeat {
 		return fmt.Errorf("answered by %#x", answer[0])
 	}
 	if !g.react() {
@@ -230,7 +230,7 @@ func (g *guest) heartbeat() error {
 
 // leave sends the heartbeat, is not there any more when the parent reads it, and ends.
 func (g *guest) leave() {
-	conn, err := g.dial(parent.HeartbeatPort, []byte{parent.Heartbeat})
+	conn, err := g.dial(guestwire.HeartbeatPort, []byte{guestwire.Heartbeat})
 	if err == nil {
 		conn.Close()
 	}
@@ -312,7 +312,7 @@ func (g *guest) Dial(_ context.Context, src vsock.Addr, port uint32) (vsock.Conn
 	g.mu.Lock()
 	up := g.up
 	g.mu.Unlock()
-	serve := map[uint32]func(vsock.Conn){echoPort: g.echo, controlPort: g.control}[port]
+	serve := map[uint32]func(vsock.Conn){guestwire.EchoPort: g.echo, guestwire.ControlPort: g.control}[port]
 	if !up || serve == nil {
 		return nil, unix.ECONNRESET
 	}

@@ -18,12 +18,6 @@ import (
 	"github.com/nesim/nesim/sim/vsock"
 )
 
-// The ports of cmd/hello, which this workload stands for.
-const (
-	echoPort    = 5005
-	controlPort = 5006
-)
-
 // hello prints a line every second, as the workload does.
 func (g *guest) hello() {
 	g.begin(func() {

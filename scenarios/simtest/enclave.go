@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
 	"github.com/nesim/nesim/sim/vsock"
@@ -56,8 +57,7 @@ func (e *Enclave) dial(port uint32) (vsock.Conn, error) {
 // Call gives the hello workload a command, such as "env", "exit 3", "panic" or "hang", and returns its answer.
 func (e *Enclave) Call(command string) string {
 	e.i.t.Helper()
-	const port = 5006
-	conn := e.Dial(port)
+	conn := e.Dial(guestwire.ControlPort)
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(Patience))
 	if _, err := io.WriteString(conn, command+"\n"); err != nil {

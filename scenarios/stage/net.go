@@ -7,9 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/scenarios/fault"
 	"github.com/nesim/nesim/scenarios/trace"
-	"github.com/nesim/nesim/sim/parent"
 	"github.com/nesim/nesim/sim/vsock"
 )
 
@@ -24,7 +24,7 @@ func (n *faultyNet) Connect(ctx context.Context, conn vsock.Conn) error {
 	s, src, dst := n.stage, conn.RemoteAddr().(*vsock.Addr), conn.LocalAddr().(*vsock.Addr)
 	name := s.nameOfCID(src.ContextID)
 	o := fault.Occasion{At: fault.Vsock, Enclave: name, Port: dst.Port}
-	if dst.Port == parent.HeartbeatPort {
+	if dst.Port == guestwire.HeartbeatPort {
 		o.At = fault.Heartbeat
 	}
 	what := fmt.Sprintf("connection to CID %d port %d", dst.ContextID, dst.Port)

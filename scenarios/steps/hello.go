@@ -5,10 +5,9 @@ import (
 	"context"
 	"io"
 	"strings"
-)
 
-// controlPort is where cmd/hello takes commands.
-const controlPort = 5006
+	"github.com/nesim/nesim/internal/guestwire"
+)
 
 // maxAnswer bounds a line that hello answers with, in bytes.
 const maxAnswer = 1 << 20
@@ -19,7 +18,7 @@ func (w *World) ask(ctx context.Context, b Branch, name, command string) (string
 	if err != nil {
 		return "", err
 	}
-	c, err := w.connect(ctx, b, e.cid.Load(), controlPort, true)
+	c, err := w.connect(ctx, b, e.cid.Load(), guestwire.ControlPort, true)
 	if err != nil {
 		return "", err
 	}

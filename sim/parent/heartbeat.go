@@ -19,13 +19,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/vsock"
 	"golang.org/x/sys/unix"
-)
-
-const (
-	HeartbeatPort uint32 = 9000 // ENCLAVE_READY_VSOCK_PORT of nitro-cli
-	Heartbeat     byte   = 0xB7 // HEART_BEAT of nitro-cli's eif_loader
 )
 
 // Timeout is how long nitro-cli waits for the heartbeat of an enclave (calculate_necessary_timeout): 90 s for each
@@ -89,7 +85,7 @@ func (h *Heartbeats) Expect() (*Expectation, error) {
 	h.turn.Lock()
 	defer h.turn.Unlock()
 	if h.expected == 0 {
-		ln, err := h.sw.Listen(vsock.Addr{ContextID: vsock.CIDParent, Port: HeartbeatPort})
+		ln, err := h.sw.Listen(vsock.Addr{ContextID: vsock.CIDParent, Port: guestwire.HeartbeatPort})
 		if err != nil {
 			return nil, fmt.Errorf("listen for the enclave's heartbeat: %w", err)
 		}
@@ -158,15 +154,15 @@ func (e *Expectation) Wait(ctx context.Context, cid uint32, timeout time.Duratio
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrBadHeartbeat):
-		return fmt.Errorf("the enclave with CID %d, on port %d: %w", cid, HeartbeatPort, err)
+		return fmt.Errorf("the enclave with CID %d, on port %d: %w", cid, guestwire.HeartbeatPort, err)
 	case errors.Is(why, ErrTimeout):
-		return fmt.Errorf("no heartbeat from the enclave with CID %d on port %d within %v: %w", cid, HeartbeatPort, timeout, why)
+		return fmt.Errorf("no heartbeat from the enclave with CID %d on port %d within %v: %w", cid, guestwire.HeartbeatPort, timeout, why)
 	case why != nil:
 		return fmt.Errorf("no heartbeat from the enclave with CID %d: %w", cid, why)
 	case isClosed(ended):
 		return fmt.Errorf("no heartbeat from the enclave with CID %d: %w", cid, ErrEnded)
 	default:
-		return fmt.Errorf("the enclave with CID %d, on port %d: %w: %w", cid, HeartbeatPort, ErrBadHeartbeat, err)
+		return fmt.Errorf("the enclave with CID %d, on port %d: %w: %w", cid, guestwire.HeartbeatPort, ErrBadHeartbeat, err)
 	}
 }
 
@@ -238,8 +234,8 @@ func answer(ctx context.Context, c net.Conn) error {
 		}
 		return err
 	}
-	if b[0] != Heartbeat {
-		return fmt.Errorf("%w: it sent 0x%02x, not 0x%02x", ErrBadHeartbeat, b[0], Heartbeat)
+	if b[0] != guestwire.Heartbeat {
+		return fmt.Errorf("%w: it sent 0x%02x, not 0x%02x", ErrBadHeartbeat, b[0], guestwire.Heartbeat)
 	}
 	_, err := c.Write(b[:])
 	return err

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/vsock"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -50,7 +51,7 @@ func (i *instance) expect() *Expectation {
 
 // dial is what an enclave's init does first.
 func (i *instance) dial(cid uint32) vsock.Conn {
-	c, err := i.Dial(i.Context(), vsock.Addr{ContextID: cid}, vsock.Addr{ContextID: vsock.CIDParent, Port: HeartbeatPort})
+	c, err := i.Dial(i.Context(), vsock.Addr{ContextID: cid}, vsock.Addr{ContextID: vsock.CIDParent, Port: guestwire.HeartbeatPort})
 	require.NoError(i, err)
 	return c
 }
@@ -63,7 +64,7 @@ func (i *instance) send(c vsock.Conn, b byte) {
 func (i *instance) answered(c vsock.Conn) {
 	b, err := io.ReadAll(c)
 	require.NoError(i, err)
-	require.Equal(i, []byte{Heartbeat}, b)
+	require.Equal(i, []byte{guestwire.Heartbeat}, b)
 	c.Close()
 }
 
@@ -75,7 +76,7 @@ func TestHeartbeatIsHeardAndSentBack(t *testing.T) {
 				defer e.Close()
 				enclave := func() {
 					c := i.dial(16)
-					i.send(c, Heartbeat)
+					i.send(c, guestwire.Heartbeat)
 					i.answered(c)
 				}
 				if early {
@@ -94,7 +95,7 @@ func TestEnclavesStartingAtOnceShareThePort(t *testing.T) {
 	test(t, func(i *instance) {
 		a, b := i.expect(), i.expect()
 		second := i.dial(17)
-		i.send(second, Heartbeat)
+		i.send(second, guestwire.Heartbeat)
 		var wg sync.WaitGroup
 		wg.Go(func() { require.ErrorIs(t, a.Wait(i.Context(), 16, time.Minute, nil), ErrTimeout) })
 		wg.Go(func() { require.NoError(t, b.Wait(i.Context(), 17, time.Minute, nil)) })
@@ -104,14 +105,14 @@ func TestEnclavesStartingAtOnceShareThePort(t *testing.T) {
 		i.dial(16)
 		b.Close()
 		b.Close()
-		_, err := i.Dial(i.Context(), vsock.Addr{ContextID: 16}, vsock.Addr{ContextID: 3, Port: HeartbeatPort})
+		_, err := i.Dial(i.Context(), vsock.Addr{ContextID: 16}, vsock.Addr{ContextID: 3, Port: guestwire.HeartbeatPort})
 		require.ErrorIs(t, err, unix.ECONNREFUSED, "nobody listens when nothing is expected")
 	})
 }
 
 func TestThePortMayBeTaken(t *testing.T) {
 	test(t, func(i *instance) {
-		ln, err := i.Listen(vsock.Addr{ContextID: vsock.CIDParent, Port: HeartbeatPort})
+		ln, err := i.Listen(vsock.Addr{ContextID: vsock.CIDParent, Port: guestwire.HeartbeatPort})
 		require.NoError(t, err)
 		_, err = i.beats.Expect()
 		require.ErrorIs(t, err, unix.EADDRINUSE)
@@ -175,7 +176,7 @@ func TestAnEnclaveThatEnds(t *testing.T) {
 		require.ErrorIs(t, e.Wait(i.Context(), 16, time.Minute, ended), ErrEnded)
 
 		c := i.dial(17)
-		i.send(c, Heartbeat)
+		i.send(c, guestwire.Heartbeat)
 		require.NoError(t, e.Wait(i.Context(), 17, time.Minute, ended), "what it had said before counts")
 	})
 }
@@ -199,7 +200,7 @@ func TestAConnectionOfAnEarlierEnclaveIsNoAnswer(t *testing.T) {
 		synctest.Wait()
 		i.Detach(16)
 		i.boot(16)
-		time.AfterFunc(time.Second, func() { i.send(i.dial(16), Heartbeat) })
+		time.AfterFunc(time.Second, func() { i.send(i.dial(16), guestwire.Heartbeat) })
 		require.NoError(t, e.Wait(i.Context(), 16, time.Minute, nil))
 	})
 }

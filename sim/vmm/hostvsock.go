@@ -7,7 +7,7 @@ import (
 	"os"
 	"sync"
 
-	"github.com/nesim/nesim/sim/parent"
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/vsock"
 
 	hostvsock "github.com/mdlayher/vsock"
@@ -32,7 +32,7 @@ func listenHost(v *VMM) (*hostHeartbeats, error) {
 		return nil, fmt.Errorf("the host kernel's vsock was asked for: %w: load its module vhost_vsock and give yourself access, or use --vsock=user", err)
 	}
 	f.Close()
-	listener, err := hostvsock.ListenContextID(vsock.CIDHost, parent.HeartbeatPort, nil)
+	listener, err := hostvsock.ListenContextID(vsock.CIDHost, guestwire.HeartbeatPort, nil)
 	if err != nil {
 		return nil, fmt.Errorf("listen for heartbeats on the host kernel's vsock: %w: end the program that has the port, or use --vsock=user", err)
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"path/filepath"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/vsockdev"
-	"github.com/nesim/nesim/sim/parent"
 	"github.com/nesim/nesim/sim/vsock"
 )
 
@@ -31,7 +31,7 @@ func (m *vm) serveVsock(dir string, cfg *qemu.Config) error {
 
 // connect hands a connection that the guest opens to the switch. The one for the heartbeat shows that the guest is up.
 func (m *vm) connect(ctx context.Context, conn vsock.Conn) error {
-	if conn.LocalAddr().(*vsock.Addr).Port == parent.HeartbeatPort {
+	if conn.LocalAddr().(*vsock.Addr).Port == guestwire.HeartbeatPort {
 		select {
 		case <-m.started:
 			m.machine.Booted()

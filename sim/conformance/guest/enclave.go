@@ -10,16 +10,12 @@ import (
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/conformance"
 	"github.com/nesim/nesim/sim/nedriver"
 )
 
-const (
-	heartbeatPort = 9000 // as ne_ioctl_sample.c has it
-	heartbeat     = 0xB7
-	echoPort      = 5005 // of the hello workload
-	hangUpWait    = 2 * time.Minute
-)
+const hangUpWait = 2 * time.Minute
 
 // enclave is one with its memory.
 type enclave struct {
@@ -88,7 +84,7 @@ func huge(w *world, size uint64) []byte {
 }
 
 func listenHeartbeats() *vsock.Listener {
-	listener, err := vsock.Listen(heartbeatPort, nil)
+	listener, err := vsock.Listen(guestwire.HeartbeatPort, nil)
 	check(err)
 	return listener
 }
@@ -101,7 +97,7 @@ func acceptHeartbeat(listener *vsock.Listener) uint32 {
 	b := make([]byte, 1)
 	_, err = conn.Read(b)
 	check(err)
-	checkThat(b[0] == heartbeat, "heartbeat %#x", b[0])
+	checkThat(b[0] == guestwire.Heartbeat, "heartbeat %#x", b[0])
 	_, err = conn.Write(b)
 	check(err)
 	return conn.RemoteAddr().(*vsock.Addr).ContextID
@@ -182,7 +178,7 @@ func echo(cid uint32) {
 	var conn *vsock.Conn
 	var err error
 	for range 200 {
-		if conn, err = vsock.Dial(cid, echoPort, nil); err == nil {
+		if conn, err = vsock.Dial(cid, guestwire.EchoPort, nil); err == nil {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
