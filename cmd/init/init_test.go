@@ -3,11 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/guestwire"
 )
 
 func TestAnArgumentIsALine(t *testing.T) {
@@ -66,7 +69,7 @@ func TestTheWorkloadIsReadOnce(t *testing.T) {
 	write("env", "")
 	w, err = readWorkload(dir)
 	require.NoError(t, err)
-	require.Equal(t, workload{argv: []string{"/app"}, env: []string{"PATH=" + searchPath}, dir: "/"}, w, "as AWS's tools pack it")
+	require.Equal(t, workload{argv: []string{"/app"}, env: []string{"PATH=" + guestwire.SearchPath}, dir: "/"}, w, "as AWS's tools pack it")
 
 	write("cmd", "\n-v\n")
 	_, err = readWorkload(dir)
@@ -117,4 +120,32 @@ func TestTheEndOfTheWorkloadIsDescribed(t *testing.T) {
 func TestOnlyEnabledControllersAreMounted(t *testing.T) {
 	list := "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t0\npids\t0\t1\t1\nodd line\n"
 	require.Equal(t, []string{"cpu", "pids"}, enabledControllers([]byte(list)))
+}
+
+// FuzzWorkload reads arbitrary files that describe a workload: what they say in lines is what it is started with.
+func FuzzWorkload(f *testing.F) {
+	f.Add("/app\n-v\n", "A=1\nB=two words\n", "/srv\n", "1000\n100\n7\n")
+	f.Add("app", "", "", "")
+	f.Add("\n", "\n\n", "\n", "-1\n")
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, cmd, env, workdir, user string) {
+		for name, text := range map[string]string{"cmd": cmd, "env": env, "workdir": workdir, "user": user} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		}
+		w, err := readWorkload(dir)
+		if err != nil {
+			return
+		}
+		require.NotEmpty(t, w.argv[0])
+		require.NotEmpty(t, w.env)
+		require.NotEmpty(t, w.dir)
+		require.Equal(t, strings.TrimSuffix(cmd, "\n"), strings.Join(w.argv, "\n"))
+		if env != "" {
+			require.Equal(t, strings.TrimSuffix(env, "\n"), strings.Join(w.env, "\n"))
+		}
+		require.Equal(t, user == "", w.user == nil)
+		if path, err := findProgram(w.argv[0], w.env); err == nil && !strings.Contains(w.argv[0], "/") {
+			require.True(t, filepath.IsAbs(path))
+		}
+	})
 }

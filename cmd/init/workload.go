@@ -11,11 +11,9 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-)
 
-// searchPath is where a workload without a slash in its name is looked for first, whatever its own PATH says, and the
-// PATH of a workload without any environment. Both as in AWS's init.c (DEFAULT_PATH_ENV).
-const searchPath = "/sbin:/usr/sbin:/bin:/usr/bin"
+	"github.com/nesim/nesim/internal/guestwire"
+)
 
 // workload is what the enclave runs.
 type workload struct {
@@ -36,7 +34,7 @@ func readWorkload(dir string) (w workload, err error) {
 		return w, err
 	}
 	if len(w.env) == 0 {
-		w.env = []string{"PATH=" + searchPath}
+		w.env = []string{"PATH=" + guestwire.SearchPath}
 	}
 	workdir, err := readLines(dir + "/workdir")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -117,8 +115,9 @@ func (w workload) run() (ending string, err error) {
 	}
 }
 
-// prepare checks the working directory, whose absence the start would report as the program's, and gives the console
-// to the user, so that programs can open /dev/stdout.
+// prepare checks the working directory, whose absence the start would report as the program's, and gives the user the
+// console, so that programs can open /dev/stdout, and the devices of an enclave, of which the kernel makes /dev/vsock
+// root's alone.
 func (w workload) prepare() error {
 	if st, err := os.Stat(w.dir); err != nil {
 		return fmt.Errorf("working directory: %w", err)
@@ -131,6 +130,11 @@ func (w workload) prepare() error {
 	if err := unix.Fchown(1, int(w.user.Uid), -1); err != nil {
 		return fmt.Errorf("give the console to user %d: %w", w.user.Uid, err)
 	}
+	for _, device := range []string{"/dev/vsock", "/dev/nsm"} {
+		if err := os.Chmod(device, 0o666); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("give %s to user %d: %w", device, w.user.Uid, err)
+		}
+	}
 	return nil
 }
 
@@ -140,10 +144,10 @@ func findProgram(name string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
-	path := searchPath
+	path := guestwire.SearchPath
 	for _, v := range env {
 		if own, ok := strings.CutPrefix(v, "PATH="); ok {
-			path = searchPath + ":" + own
+			path = guestwire.SearchPath + ":" + own
 		}
 	}
 	for dir := range strings.SplitSeq(path, ":") {

@@ -12,7 +12,7 @@ import (
 type Application struct {
 	Files   []Entry  // its root directory, in any order
 	Command []string // the workload's arguments; the first names the program
-	Env     []string // its environment, KEY=VALUE
+	Env     []string // its environment, usually KEY=VALUE
 	WorkDir string   // the directory it starts in, an absolute path below the root directory; "" for "/"
 	User    *User    // whom it runs as; nil for root
 }
@@ -71,8 +71,8 @@ func Hello() (Application, error) {
 	return Application{Files: []Entry{file("hello", 0o755, hello)}, Command: []string{"/hello"}}, nil
 }
 
-// mountPoints are the directories of the root directory that init mounts on, or that workloads expect, made when the
-// application has none. The same as AWS's tools make.
+// mountPoints are the directories of the root directory that init mounts on, or that workloads expect. The same as AWS's
+// tools make, and as there they are made in place of files and links of the same names: no link leads a mount astray.
 var mountPoints = []string{"dev", "proc", "run", "sys", "tmp", "var"}
 
 // ramdisk returns the application ramdisk, which PCR2 measures.
@@ -87,11 +87,6 @@ func (a Application) ramdisk() (tree, error) {
 	env, err := joinLines(a.Env)
 	if err != nil {
 		return nil, fmt.Errorf("env: %w", err)
-	}
-	for i, v := range a.Env {
-		if key, _, ok := strings.Cut(v, "="); !ok || key == "" {
-			return nil, fmt.Errorf("env: line %d is not KEY=VALUE: %q", i+1, v)
-		}
 	}
 	entries := []Entry{directory("rootfs"), file("cmd", 0o644, cmd), file("env", 0o644, env)}
 	if a.WorkDir != "" && a.WorkDir != "/" {
@@ -109,6 +104,9 @@ func (a Application) ramdisk() (tree, error) {
 	}
 	missing := slices.Clone(mountPoints)
 	for _, e := range a.Files {
+		if covered(e) {
+			continue
+		}
 		missing = slices.DeleteFunc(missing, func(name string) bool { return name == e.Name })
 		if !validName(e.Name) {
 			return nil, fmt.Errorf("invalid file name %q", e.Name)
@@ -152,8 +150,6 @@ func joinLines(lines []string) ([]byte, error) {
 			return nil, fmt.Errorf("line %d holds a newline: %q", i+1, l)
 		case strings.ContainsRune(l, 0):
 			return nil, fmt.Errorf("line %d holds a zero byte: %q", i+1, l)
-		case strings.HasSuffix(l, "\r"):
-			return nil, fmt.Errorf("line %d ends in a carriage return: write it with UNIX line ends", i+1)
 		}
 		text = append(append(text, l...), '\n')
 	}

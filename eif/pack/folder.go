@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -56,7 +57,24 @@ func fromFolder(ctx context.Context, dir string) (app Application, err error) {
 	if app.Command == nil {
 		return app, errors.New("no file cmd: write the workload's arguments in it, one a line")
 	}
-	return app, nil
+	return app, checkLines(app)
+}
+
+// checkLines refuses what a text editor's user cannot have meant.
+func checkLines(app Application) error {
+	for name, lines := range map[string][]string{"cmd": app.Command, "env": app.Env} {
+		for i, l := range lines {
+			if strings.HasSuffix(l, "\r") {
+				return fmt.Errorf("%s: line %d ends in a carriage return: write it with UNIX line ends", name, i+1)
+			}
+		}
+	}
+	for i, v := range app.Env {
+		if key, _, ok := strings.Cut(v, "="); !ok || key == "" {
+			return fmt.Errorf("env: line %d is not KEY=VALUE: %q", i+1, v)
+		}
+	}
+	return nil
 }
 
 // scan lists the files below root.

@@ -3,7 +3,11 @@
 // The EIF has two ramdisks, as AWS's tools make them. The first, bootstrap, holds /init and the kernel's modules, so
 // that PCR1 depends on kernel, command line, modules and init alone. The second, the application's, holds its root
 // directory as /rootfs and its arguments and environment as /cmd and /env, so that PCR2 depends on the application
-// alone. Both are plain cpio archives: the kernel copies one faster than it unpacks a smaller one.
+// alone. Both are plain cpio archives, as nitro-cli's are (its linuxkit makes "kernel+initrd-nogz"): an image is as long
+// as nitro-cli's, and the kernel copies an archive faster than it unpacks a smaller one. Measured: of a docker save
+// archive of 22,330,880 bytes AWS's linuxkit makes a ramdisk of 65,331,200 bytes, and this package one of 65,329,836.
+//
+// Spec.Check looks for what would keep an image from ever running. Build does not call it.
 //
 // The same input gives the same file, to the byte: files are sorted and numbered in that order, and carry no times and
 // no owners but those they are given. Contents are streamed from the files into the EIF, each once.

@@ -119,14 +119,17 @@ func validName(name string) bool {
 func (t tree) addParents() error {
 	for _, name := range slices.Collect(maps.Keys(t)) {
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			parent := t[dir]
-			if parent == nil {
+			parent, listed := t[dir]
+			if !listed {
 				parent = &node{Entry: directory(dir), names: 1}
 				parent.file = parent
 				t[dir] = parent
 			}
 			if !parent.Mode.IsDir() || parent.LinkTo != "" {
 				return fmt.Errorf("%s lies below %s, which is no directory", name, dir)
+			}
+			if listed {
+				break // its own parents are looked at in its own turn
 			}
 		}
 	}

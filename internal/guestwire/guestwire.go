@@ -13,3 +13,7 @@ const (
 	EchoPort    uint32 = 5005 // sends back what it receives
 	ControlPort uint32 = 5006 // takes commands, one a line, each answered by one line
 )
+
+// SearchPath is where an enclave's init looks first for a workload whose name has no slash, whatever the workload's own
+// PATH says, and the PATH of a workload without any environment. Source: AWS's init.c (DEFAULT_PATH_ENV).
+const SearchPath = "/sbin:/usr/sbin:/bin:/usr/bin"
