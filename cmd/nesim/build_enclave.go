@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,15 +36,18 @@ func buildEnclave() *cobra.Command {
 		Short: "Pack a container image or a folder, a kernel and an init into an Enclave Image File",
 		Long: "Pack a container image or a folder into an Enclave Image File, with a kernel and an init.\n\n" +
 			"The image is one that the local container engine has (DOCKER_HOST, else Docker's socket), or one in a\n" +
-			"registry; or it is a file: a docker save or OCI archive, or an OCI layout folder. Its entry point, command,\n" +
-			"environment, working directory and user are what the enclave starts with.\n\n" +
+			"registry; or it is a file: a docker save or OCI archive, or an OCI layout folder, with the tag of one of\n" +
+			"several images behind a colon. As with nitro-cli the enclave runs its CMD, or its ENTRYPOINT if it has no\n" +
+			"CMD, in its environment, as root and in /; the --honor flags take more of what the image says.\n\n" +
 			"The folder of --rootfs is the enclave's root directory, but for two files at its top: cmd holds the\n" +
 			"workload's arguments, one a line, and env its environment, one KEY=VALUE a line.\n\n" +
+			"What can never run, like a workload that is missing or whose dynamic linker is, is refused.\n\n" +
 			"Kernel and init are nesim's own; --blobs-dir, or NITRO_CLI_BLOBS, names a folder with others, in the layout\n" +
 			"of nitro-cli's. The same input gives the same file, to the byte; SOURCE_DATE_EPOCH is its build time.",
 		Example: "  nesim build-enclave --docker-uri hello:latest --output-file hello.eif\n" +
 			"  nesim build-enclave --docker-uri hello:latest --docker-dir ./hello --output-file hello.eif\n" +
-			"  nesim build-enclave --docker-uri ./hello.tar --output-file hello.eif",
+			"  nesim build-enclave --docker-uri ./hello.tar --output-file hello.eif\n" +
+			"  nesim build-enclave --docker-uri ./images.tar:hello:latest --output-file hello.eif",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			b.progress = newProgress(cmd.ErrOrStderr())
@@ -57,9 +61,12 @@ func buildEnclave() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&b.image, "docker-uri", "", "the container image: a name, an archive or an OCI layout folder")
+	flags.StringVar(&b.image, "docker-uri", "", "the container image: a name, or an archive or an OCI layout folder, maybe with :TAG")
 	flags.StringVar(&b.image, "image", "", "the same as --docker-uri")
 	flags.StringVar(&b.dockerDir, "docker-dir", "", "folder with a Dockerfile, which docker builds under the name of --docker-uri first")
+	flags.BoolVar(&b.honor.Entrypoint, "honor-entrypoint", false, "run the image's ENTRYPOINT with its CMD as arguments, as a container engine does")
+	flags.BoolVar(&b.honor.WorkDir, "honor-workdir", false, "start in the image's WORKDIR")
+	flags.BoolVar(&b.honor.User, "honor-user", false, "run as the image's USER, who then may use /dev/vsock and /dev/nsm")
 	flags.StringVar(&b.rootfs, "rootfs", "", "the folder to pack")
 	flags.StringVar(&b.spec.Output, "output-file", "", "where the Enclave Image File goes")
 	flags.StringVar(&b.spec.Metadata.ImageName, "name", "", "name of the image, for its metadata (default: the container image's)")
@@ -75,6 +82,9 @@ func buildEnclave() *cobra.Command {
 	exactlyOne(cmd, "docker-uri", "image", "rootfs")
 	atMostOne(cmd, "docker-dir", "rootfs")
 	atMostOne(cmd, "modules", "blobs-dir")
+	for _, name := range []string{"honor-entrypoint", "honor-workdir", "honor-user"} {
+		atMostOne(cmd, name, "rootfs")
+	}
 	_ = cmd.MarkFlagRequired("output-file")
 	for _, name := range []string{"docker-dir", "rootfs", "blobs-dir", "modules"} {
 		_ = cmd.MarkFlagDirname(name)
@@ -86,6 +96,7 @@ func buildEnclave() *cobra.Command {
 type builder struct {
 	image, dockerDir, rootfs               string
 	blobs, modules, kernelConfig, metadata string
+	honor                                  oci.Honor
 	spec                                   pack.Spec
 	keys                                   signingFlags
 	progress                               *progress
@@ -124,7 +135,10 @@ func (b *builder) build(ctx context.Context) (m eif.Measurements, err error) {
 		defer image.Close()
 	}
 	if app := b.spec.Application; b.spec.Init != "" && (app.User != nil || app.WorkDir != "" && app.WorkDir != "/") {
-		b.progress.say("note: the given init may not know of users and working directories: AWS's runs the workload as root in /")
+		b.note("the given init may not know of users and working directories: AWS's runs the workload as root in /")
+	}
+	if err := b.spec.Check(ctx, b.note); err != nil {
+		return m, errcode.Wrap(errcode.EIFBuilding, err)
 	}
 	b.progress.say("Start building the Enclave Image...")
 	total := b.spec.Application.Size()
@@ -132,6 +146,9 @@ func (b *builder) build(ctx context.Context) (m eif.Measurements, err error) {
 	m, err = pack.Build(ctx, b.spec)
 	return m, errcode.Wrap(errcode.EIFBuilding, err)
 }
+
+// note tells what the user should know and is no error.
+func (b *builder) note(line string) { b.progress.say("note: " + line) }
 
 // platform finds the kernel and what belongs to it.
 func (b *builder) platform() error {
@@ -198,7 +215,8 @@ func startable(path string) error {
 // openImage finds the container image and takes the application and its metadata from it.
 func (b *builder) openImage(ctx context.Context) (*oci.Image, error) {
 	image, err := oci.Open(ctx, b.image, oci.Options{
-		Note:     func(line string) { b.progress.say("note: " + line) },
+		Honor:    b.honor,
+		Note:     b.note,
 		Progress: func(done, total int64) { b.progress.show("reading the image", done, total) },
 	})
 	if err != nil {
@@ -214,7 +232,7 @@ func (b *builder) openImage(ctx context.Context) (*oci.Image, error) {
 	m := &b.spec.Metadata
 	m.DockerInfo = image.Inspect
 	if m.ImageName == "" {
-		m.ImageName = imageName(b.image, image.Source)
+		m.ImageName = imageName(cmp.Or(image.Path, b.image), image.Source)
 	}
 	if m.ImageVersion == "" {
 		m.ImageVersion = image.ID.Hex

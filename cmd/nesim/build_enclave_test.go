@@ -3,6 +3,8 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -83,7 +85,17 @@ func withoutEngine(t testing.TB) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
 }
 
-// factsProgram prints what it finds itself started with.
+// staticProgram returns a program that the kernel would start, of two headers and no code.
+func staticProgram(t testing.TB) string {
+	t.Helper()
+	h := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1}
+	copy(h.Ident[:], elf.ELFMAG+"\x02\x01\x01")
+	program, err := binary.Append(nil, binary.LittleEndian, h)
+	require.NoError(t, err)
+	return string(program) + string(make([]byte, 56))
+}
+
+// factsProgram prints what it finds itself started with, and whether it may use an enclave's devices.
 const factsProgram = `package main
 
 import (
@@ -99,6 +111,13 @@ func main() {
 	if err != nil {
 		fmt.Println(err)
 	}
+	for _, device := range []string{"/dev/vsock", "/dev/nsm"} {
+		f, err := os.OpenFile(device, os.O_RDWR, 0)
+		fmt.Fprintln(out, "device", device, err)
+		f.Close()
+	}
+	hosts, err := os.ReadFile("/etc/hosts")
+	fmt.Fprintf(out, "hosts: %q %v\n", hosts, err)
 	fmt.Fprintf(out, "facts: %q in %s as %d:%d of %v with %q\n", os.Args, dir, os.Getuid(), os.Getgid(), groups, os.Environ())
 	time.Sleep(time.Hour)
 }
@@ -115,7 +134,7 @@ func TestAnEnclaveStartsAsItsContainerImageSays(t *testing.T) {
 	program, err := os.ReadFile(dir + "/facts")
 	require.NoError(t, err)
 	archive := saved(t, containerImage(t, v1.Config{
-		Entrypoint: []string{"facts", "a b"}, Cmd: []string{"-v"}, Env: []string{"PATH=/opt/bin", "GREETING=hi there"},
+		Entrypoint: []string{"/opt/bin/facts", "a b"}, Cmd: []string{"/opt/bin/facts", "-v"}, Env: []string{"PATH=/opt/bin", "GREETING=hi there"},
 		WorkingDir: "/work/here", User: "web",
 	},
 		imageFile{name: "opt/bin/facts", mode: 0o755, text: string(program)},
@@ -126,23 +145,35 @@ func TestAnEnclaveStartsAsItsContainerImageSays(t *testing.T) {
 	))
 
 	u := newUser(t)
-	path := filepath.Join(dir, "app.eif")
-	u.must("build-enclave", "--docker-uri", archive, "--output-file", path)
-	u.must("run-enclave", "--eif-path", path, "--cpu-count", "2", "--memory", "256", "--debug-mode")
-	want := `facts: ["facts" "a b" "-v"] in /srv/here as 1000:100 of [29] with ["PATH=/opt/bin" "GREETING=hi there" "HOME=/home/web"]`
-	text := ""
-	require.Eventually(t, func() bool {
-		text = u.must("console", "--enclave-name", "app", "--disconnect-timeout", "3")
-		return strings.Contains(text, "facts: ")
-	}, limit, time.Second)
-	require.Contains(t, text, want)
+	for name, c := range map[string]struct {
+		flags []string
+		want  string
+	}{
+		"nitro": {nil, `facts: ["/opt/bin/facts" "-v"] in / as 0:0 of [] with ["PATH=/opt/bin" "GREETING=hi there"]`},
+		"engine": {[]string{"--honor-entrypoint", "--honor-workdir", "--honor-user"},
+			`facts: ["/opt/bin/facts" "a b" "/opt/bin/facts" "-v"] in /srv/here as 1000:100 of [29] with ["PATH=/opt/bin" "GREETING=hi there" "HOME=/home/web"]`},
+	} {
+		path := filepath.Join(dir, name+".eif")
+		u.must(append([]string{"build-enclave", "--docker-uri", archive + ":example.com/app:1", "--output-file", path}, c.flags...)...)
+		u.must("run-enclave", "--eif-path", path, "--cpu-count", "2", "--memory", "256", "--debug-mode")
+		text := ""
+		require.Eventually(t, func() bool {
+			text = u.must("console", "--enclave-name", name, "--disconnect-timeout", "3")
+			return strings.Contains(text, "facts: ")
+		}, limit, time.Second)
+		require.Contains(t, text, c.want)
+		require.Contains(t, text, "device /dev/vsock <nil>")
+		require.Contains(t, text, "device /dev/nsm <nil>")
+		require.Contains(t, text, `hosts: "127.0.0.1 localhost\n`)
+		u.must("terminate-enclave", "--enclave-name", name)
+	}
 }
 
 func TestAnImageIsBuiltFromARegistryWithItsNameAndVersion(t *testing.T) {
 	withoutEngine(t)
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
-	image := containerImage(t, v1.Config{Cmd: []string{"/app"}, Labels: map[string]string{"team": "web"}}, imageFile{name: "app", mode: 0o755, text: "x"})
+	image := containerImage(t, v1.Config{Cmd: []string{"/app"}, Labels: map[string]string{"team": "web"}}, imageFile{name: "app", mode: 0o755, text: staticProgram(t)})
 	ref, err := name.NewTag(strings.TrimPrefix(server.URL, "http://") + "/team/web:1")
 	require.NoError(t, err)
 	require.NoError(t, remote.Write(ref, image))
@@ -187,7 +218,7 @@ func TestBlobsOfNitroCLITakeThePlaceOfNesimsOwn(t *testing.T) {
 	u.must("eif", "extract", u.hello(), "--output", dir+"/parts")
 	require.NoError(t, os.Rename(dir+"/parts/kernel", dir+"/bzImage"))
 	for name, text := range map[string]string{
-		"init": "an init", "cmdline": "reboot=k quiet\n", "linuxkit": "",
+		"init": staticProgram(t), "cmdline": "reboot=k quiet\n", "linuxkit": "",
 		"bzImage.config": "#\n# Automatically generated file; DO NOT EDIT.\n# Linux/x86_64 4.14.256-209.484 Kernel Configuration\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
@@ -241,7 +272,12 @@ func TestWhatCannotBeBuiltIsToldInOneLine(t *testing.T) {
 		"[E19] blobs folder: " + dir:                             {"--rootfs", dir, "--blobs-dir", dir},
 		"[E48] " + dir + "/text: the kernel is neither a bzIma":  {"--rootfs", dir, "--kernel", dir + "/text"},
 		"[E48] --modules are those of another kernel":            {"--rootfs", dir, "--modules", dir},
-		"[E48] build EIF " + dir + "/out.eif: bootstrap ramdisk": {"--rootfs", dir, "--init", dir + "/none"},
+		"[E48] init: " + dir + "/none: no such file or direct":   {"--rootfs", dir, "--init", dir + "/none"},
+		"[E48] init " + dir + "/text: it is neither an ELF pro":  {"--rootfs", dir, "--init", dir + "/text"},
+		"[E48] workload /app: the image has no such file: chec":  {"--rootfs", dir},
+		"[E48] workload /app: it is neither an ELF program nor":  {"--docker-uri", saved(t, containerImage(t, v1.Config{Cmd: []string{"/app"}}, imageFile{name: "app", mode: 0o755, text: "x"}))},
+		"[E50] image " + dir + "/text: it is neither an image a": {"--docker-uri", dir + "/text"},
+		"[E02] --honor-user and --rootfs exclude each other":     {"--rootfs", dir, "--honor-user"},
 		"[E48] metadata: " + dir + "/none: no such file":         {"--rootfs", dir, "--metadata", dir + "/none"},
 	} {
 		require.Contains(t, u.refused(append(output, args...)...), want)
@@ -278,9 +314,10 @@ func BenchmarkBuildEnclave(b *testing.B) {
 		require.NoError(b, os.MkdirAll(dir+"/root/lib", 0o755))
 		require.NoError(b, os.WriteFile(dir+"/root/"+files[n].name, text, 0o600))
 	}
+	files = append(files, imageFile{name: "lib/app", mode: 0o755, text: staticProgram(b)})
 	var layer bytes.Buffer
 	tarOf(b, &layer, files...)
-	config := v1.Config{Cmd: []string{"/app"}}
+	config := v1.Config{Cmd: []string{"/lib/app"}}
 	for name, archive := range map[string]string{
 		"saved":      dockerSaved(b, config, layer.Bytes()),
 		"compressed": saved(b, containerImage(b, config, files...)),

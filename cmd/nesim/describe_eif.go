@@ -24,7 +24,7 @@ func describeEIF() *cobra.Command {
 			if described != nil {
 				if described.Stray > 0 {
 					fmt.Fprintf(cmd.ErrOrStderr(), "note: %d bytes of %s belong to no section: the hypervisor skips them, "+
-						"nitro-cli refuses to describe such a file; sign-eif and build-enclave write none\n", described.Stray, path)
+						"nitro-cli may refuse to describe such a file; sign-eif and build-enclave write none\n", described.Stray, path)
 				}
 				err = errors.Join(show(cmd, described, func(p *printer) { tell(p, described) }), err)
 			}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"path"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,9 +18,9 @@ import (
 	"github.com/nesim/nesim/eif/pack"
 )
 
-// Application returns what the image runs: its files, its entry point with its arguments, its environment, working
-// directory and user. A working directory that is missing is made, as engines do. A user that the image names is looked
-// up in its own /etc/passwd and /etc/group, and HOME is set to that user's where the image does not set it.
+// Application returns what nitro-cli makes of the image: its files, its environment, and the command that Options.Honor
+// tells of. The working directory is made where it is missing, as engines do. A user that is to be honored is looked up
+// in the image's own /etc/passwd and /etc/group, and HOME is set to that user's where the image does not set it.
 func (i *Image) Application(ctx context.Context) (app pack.Application, err error) {
 	app, err = i.application(ctx)
 	if err != nil {
@@ -32,22 +31,31 @@ func (i *Image) Application(ctx context.Context) (app pack.Application, err erro
 
 func (i *Image) application(ctx context.Context) (app pack.Application, err error) {
 	c := i.Config.Config
-	if app.Command = slices.Concat(c.Entrypoint, c.Cmd); len(app.Command) == 0 {
-		return app, errors.New("it names no command to run: give it an ENTRYPOINT or a CMD")
+	if app.Command, err = i.command(); err != nil {
+		return app, err
 	}
+	app.Env = i.lines("ENV", c.Env)
 	t, err := i.flatten(ctx)
 	if err != nil {
 		return app, err
 	}
-	app.Env = slices.Clone(c.Env)
-	if err := t.setUser(&app, c.User); err != nil {
-		return app, fmt.Errorf("user %.100q: %w", c.User, err)
+	if i.honors(i.options.Honor.User, "USER", c.User, isRoot(c.User), "the enclave runs as root") {
+		if err := t.setUser(&app, c.User); err != nil {
+			return app, fmt.Errorf("user %.100q: %w", c.User, err)
+		}
 	}
-	if app.WorkDir, err = t.workDir(c.WorkingDir); err != nil {
+	dir, err := t.workDir(c.WorkingDir)
+	if err != nil {
 		return app, fmt.Errorf("working directory: %w", err)
 	}
+	if i.honors(i.options.Honor.WorkDir, "WORKDIR", dir, dir == "/", "the enclave starts in /") {
+		app.WorkDir = dir
+	}
+	if err := t.finish(); err != nil {
+		return app, err
+	}
 	app.Files = t.entries()
-	return app, nil
+	return app, ctx.Err()
 }
 
 // flatten applies the layers.
@@ -83,7 +91,7 @@ func (i *Image) flatten(ctx context.Context) (*tree, error) {
 		if err != nil {
 			return err
 		}
-		return t.apply(items)
+		return t.apply(ctx, items)
 	}
 	var err error
 	for n, l := range i.layers {
@@ -147,25 +155,6 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	c.report(n)
 	return n, err
-}
-
-// workDir returns the working directory's path and makes it where it is missing.
-func (t *tree) workDir(dir string) (string, error) {
-	dir = path.Clean("/" + dir)
-	at, err := t.walk(dir, makeDirs|followLast)
-	if err != nil {
-		return "", err
-	}
-	n := at.node()
-	if n == nil {
-		if n, err = t.put(*at, directory()); err != nil {
-			return "", err
-		}
-	}
-	if n.children == nil {
-		return "", fmt.Errorf("%.100q is no directory", dir)
-	}
-	return dir, nil
 }
 
 // maxAccounts bounds /etc/passwd and /etc/group, in bytes.

@@ -117,10 +117,12 @@ func archiveOf(t testing.TB, dir string) string {
 	return path
 }
 
-// open opens an image and returns its application.
+// open opens an image and returns its application, with all of its configuration.
 func open(t testing.TB, path string) (*Image, pack.Application) {
 	t.Helper()
-	image, err := Open(t.Context(), path, Options{SpoolDir: t.TempDir(), Note: func(line string) { t.Log(line) }})
+	image, err := Open(t.Context(), path, Options{
+		Honor: Honor{Entrypoint: true, WorkDir: true, User: true}, SpoolDir: t.TempDir(), Note: func(line string) { t.Log(line) },
+	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, image.Close()) })
 	app, err := image.Application(t.Context())
@@ -131,7 +133,7 @@ func open(t testing.TB, path string) (*Image, pack.Application) {
 // refused opens an image that must be refused, then or when its layers are applied.
 func refused(t testing.TB, path string) string {
 	t.Helper()
-	image, err := Open(t.Context(), path, Options{SpoolDir: t.TempDir()})
+	image, err := Open(t.Context(), path, Options{SpoolDir: t.TempDir(), Honor: Honor{User: true}})
 	if err == nil {
 		defer image.Close()
 		_, err = image.Application(t.Context())
@@ -170,8 +172,10 @@ func contents(t testing.TB, entries []pack.Entry) map[string]string {
 // flatten applies layers and lists the tree.
 func flatten(t testing.TB, layers ...[]byte) map[string]string {
 	t.Helper()
-	_, app := open(t, save(t, newImage(t, v1.Config{Cmd: []string{"/app"}}, layers...)))
-	return contents(t, app.Files)
+	image, _ := open(t, save(t, newImage(t, v1.Config{Cmd: []string{"/app"}}, layers...)))
+	tree, err := image.flatten(t.Context())
+	require.NoError(t, err)
+	return contents(t, tree.entries())
 }
 
 // noLeak checks at the test's end that no goroutine, file or spool has been left behind.

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,13 +16,15 @@ import (
 const (
 	maxDocument = 8 << 20  // bytes of a manifest, an index or a configuration
 	maxLayers   = 512      // layers; engines stop at 127
-	maxSize     = 32 << 30 // bytes of all layers unpacked
+	maxSize     = 16 << 30 // bytes of all layers unpacked, and of all their files
 )
 
 // Options are what Open and Application may be given.
 type Options struct {
 	// SpoolDir is the folder for unpacked layers; "" is $TMPDIR, else /var/tmp, which unlike /tmp is rarely in memory.
 	SpoolDir string
+	// Honor names what is taken although nitro-cli ignores it.
+	Honor Honor
 	// Note is told what the user should know and is no error, a line at a time.
 	Note func(line string)
 	// Progress is told from time to time how many bytes of layers have been read, of how many: 0 where unknown.
@@ -42,12 +43,14 @@ const (
 type Image struct {
 	Source string         // where it was found
 	Name   string         // as it was asked for
+	Path   string         // of the archive or layout folder that it was found in; "" where in none
 	ID     v1.Hash        // the digest of its configuration
 	Config *v1.ConfigFile // never nil
 
 	// Inspect is what, but for the engine's own store, `docker image inspect` says of it, as JSON, or as much of that as can be told without an engine.
 	Inspect json.RawMessage
 
+	tag     string // of the image in the archive or folder; "" where not given
 	layers  []layer
 	spool   *spool
 	options Options
@@ -62,9 +65,10 @@ type layer struct {
 	fetch  func() (io.ReadCloser, error) // where it does not
 }
 
-// Open finds an image by the path of an archive or a layout folder, or by its name. A name that begins with "/", "./"
-// or "../" is a path; any other is one only if an archive or a layout is there. No registry is asked for a name that ends
-// as an archive's does, such as app.tar. The caller must close the Image.
+// Open finds an image by the path of an archive or a layout folder, or by its name. A path may be followed by a colon
+// and the name, or the tag, of one of several images there. A name that begins with "/", "./" or "../" is a path; any
+// other is one only if an archive or a layout is there. No registry is asked for a name that ends as an archive's does,
+// such as app.tar. The caller must close the Image.
 // Errors are one line and say what to do.
 func Open(ctx context.Context, name string, options Options) (*Image, error) {
 	if options.Note == nil {
@@ -74,7 +78,7 @@ func Open(ctx context.Context, name string, options Options) (*Image, error) {
 		options.Progress = func(_, _ int64) {}
 	}
 	i := &Image{Name: name, spool: &spool{dir: options.SpoolDir, limit: maxSize}, options: options}
-	found, err := i.openPath(ctx, name)
+	found, err := i.openFile(ctx, name)
 	if err == nil && !found {
 		err = i.openReference(ctx, name)
 	}
@@ -96,15 +100,6 @@ func (i *Image) Close() error {
 	}
 	i.closers = nil
 	return errors.Join(errs...)
-}
-
-// setConfig takes the configuration as it is stored.
-func (i *Image) setConfig(data []byte) (err error) {
-	if i.Config, err = v1.ParseConfigFile(bytes.NewReader(data)); err != nil {
-		return fmt.Errorf("its configuration cannot be read: %w", err)
-	}
-	i.ID, _, err = v1.SHA256(bytes.NewReader(data))
-	return err
 }
 
 // setLayers takes the layers, whose diffIDs the configuration has.
@@ -193,16 +188,37 @@ func looksLikeArchive(name string) bool {
 	return false
 }
 
-// openPath opens the archive or layout folder at a path. It reports false where there is none and the name may mean
-// something else.
+// openFile opens the archive or layout folder at a path, or the image of a tag in it. It reports false where there is
+// none and the name may mean something else.
+func (i *Image) openFile(ctx context.Context, name string) (found bool, err error) {
+	_, missing := os.Stat(name)
+	if missing == nil {
+		return i.openPath(ctx, name)
+	}
+	for _, split := range splitTag(name) {
+		if _, err := os.Stat(split[0]); err != nil {
+			continue
+		}
+		i.tag = split[1]
+		if found, err := i.openPath(ctx, split[0]); found || err != nil {
+			return found, err
+		}
+		i.tag = ""
+	}
+	if looksLikePath(name) {
+		return true, fmt.Errorf("there is no such file: %w", errors.Unwrap(missing))
+	}
+	return false, nil
+}
+
+// openPath opens the archive or layout folder that is there.
 func (i *Image) openPath(ctx context.Context, path string) (found bool, err error) {
 	info, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	i.Path = path
 	switch {
-	case err != nil:
-		if looksLikePath(path) {
-			return true, fmt.Errorf("there is no such file: %w", errors.Unwrap(err))
-		}
-		return false, nil
 	case info.IsDir():
 		found, err = i.openLayout(path)
 	case info.Mode().IsRegular():
@@ -210,6 +226,9 @@ func (i *Image) openPath(ctx context.Context, path string) (found bool, err erro
 	}
 	if !found && err == nil && (looksLikePath(path) || looksLikeArchive(path)) {
 		err = errors.New("it is neither an image archive nor an OCI layout folder (a plain folder is packed by --rootfs)")
+	}
+	if !found {
+		i.Path = ""
 	}
 	return found || err != nil, err
 }

@@ -50,6 +50,9 @@ func (t *tree) scan(ctx context.Context, data *io.SectionReader, s *spool) (item
 		}
 		f, err := fileOf(h)
 		if err == nil && f != nil && f.mode.IsRegular() {
+			err = t.size(h.Size)
+		}
+		if err == nil && f != nil && f.mode.IsRegular() {
 			f.data, err = content(ctx, h, r, data, s)
 		}
 		if err != nil {
@@ -126,13 +129,16 @@ func content(ctx context.Context, h *tar.Header, r *tar.Reader, data *io.Section
 }
 
 // apply applies a layer. Its whiteouts come first, wherever they stand in it, as they are about the layers below alone.
-func (t *tree) apply(items []item) error {
+func (t *tree) apply(ctx context.Context, items []item) error {
 	for _, it := range items {
 		if err := t.remove(it.name); err != nil {
 			return err
 		}
 	}
 	for _, it := range items {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if strings.HasPrefix(path.Base(it.name), whiteout) {
 			continue
 		}

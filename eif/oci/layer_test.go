@@ -3,6 +3,7 @@ package oci
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/eif/pack"
 )
@@ -63,7 +65,7 @@ func TestNothingLeavesTheRootDirectory(t *testing.T) {
 }
 
 func TestEveryKindOfFileKeepsWhatItHas(t *testing.T) {
-	_, app := open(t, save(t, newImage(t, v1.Config{Cmd: []string{"/app"}}, tarOf(t,
+	image, _ := open(t, save(t, newImage(t, v1.Config{Cmd: []string{"/app"}}, tarOf(t,
 		tar.Header{Typeflag: tar.TypeReg, Name: "su", Mode: 0o4755, Uid: 1, Gid: 70000},
 		tar.Header{Typeflag: tar.TypeDir, Name: "tmp", Mode: 0o1777},
 		tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Devmajor: 1, Devminor: 3},
@@ -71,8 +73,11 @@ func TestEveryKindOfFileKeepsWhatItHas(t *testing.T) {
 		tar.Header{Typeflag: tar.TypeFifo, Name: "pipe", Mode: 0o600},
 		symlink("link", "text"),
 	))))
-	for i := range app.Files {
-		app.Files[i].Open = nil
+	tree, err := image.flatten(t.Context())
+	require.NoError(t, err)
+	files := tree.entries()
+	for i := range files {
+		files[i].Open = nil
 	}
 	require.Equal(t, []pack.Entry{
 		{Name: "disk", Mode: fs.ModeDevice | 0o660, Major: 8, Minor: 1},
@@ -81,11 +86,29 @@ func TestEveryKindOfFileKeepsWhatItHas(t *testing.T) {
 		{Name: "pipe", Mode: fs.ModeNamedPipe | 0o600},
 		{Name: "su", Mode: fs.ModeSetuid | 0o755, UID: 1, GID: 70000},
 		{Name: "tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
-	}, app.Files)
+	}, files)
 }
 
 func TestASparseFileIsFilledIn(t *testing.T) {
-	// As GNU tar writes it (https://www.gnu.org/software/tar/manual/html_node/PAX-1.html); archive/tar only reads it.
+	layer := sparseLayer(1<<20, 1)
+	list := map[string]string{}
+	items, _, err := newTree().scan(t.Context(), section(layer), &spool{dir: t.TempDir(), limit: 2 << 20})
+	require.NoError(t, err)
+	for _, it := range items {
+		text, err := io.ReadAll(it.file.data)
+		require.NoError(t, err)
+		list[it.name] = string(text)
+	}
+	require.Equal(t, map[string]string{"sparse0": strings.Repeat("\x00", 1048064) + strings.Repeat("x", 512)}, list)
+}
+
+func section(data []byte) *io.SectionReader {
+	return io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data)))
+}
+
+// sparseLayer returns a layer of sparse files of some size, of which only the last 512 bytes are no hole, as GNU tar
+// writes it (https://www.gnu.org/software/tar/manual/html_node/PAX-1.html); archive/tar only reads it.
+func sparseLayer(size int64, files int) (layer []byte) {
 	block := func(name string, kind byte, size int) []byte {
 		b := make([]byte, 512)
 		copy(b, name)
@@ -99,19 +122,88 @@ func TestASparseFileIsFilledIn(t *testing.T) {
 		return b
 	}
 	padded := func(text string) []byte { return append([]byte(text), make([]byte, 512-len(text))...) }
-	records := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n26 GNU.sparse.name=sparse\n31 GNU.sparse.realsize=1048576\n"
-	layer := slices.Concat(
-		block("x", 'x', len(records)), padded(records),
-		block("sparse", '0', 1024), padded("1\n1048064\n512\n"), bytes.Repeat([]byte{'x'}, 512), make([]byte, 1024))
-	list := map[string]string{}
-	items, _, err := newTree().scan(t.Context(), io.NewSectionReader(bytes.NewReader(layer), 0, int64(len(layer))), &spool{dir: t.TempDir(), limit: 2 << 20})
-	require.NoError(t, err)
-	for _, it := range items {
-		text, err := io.ReadAll(it.file.data)
-		require.NoError(t, err)
-		list[it.name] = string(text)
+	for n := range files {
+		record := func(key string, value any) string {
+			text := fmt.Sprintf(" %s=%v\n", key, value)
+			length := len(text) + 2
+			if length > 99 || len(fmt.Sprint(length))+len(text) != length {
+				panic(text)
+			}
+			return fmt.Sprint(length) + text
+		}
+		records := record("GNU.sparse.major", 1) + record("GNU.sparse.minor", 0) +
+			record("GNU.sparse.name", fmt.Sprint("sparse", n)) + record("GNU.sparse.realsize", size)
+		layer = slices.Concat(layer,
+			block("x", 'x', len(records)), padded(records),
+			block("sparse", '0', 1024), padded(fmt.Sprintf("1\n%d\n512\n", size-512)), bytes.Repeat([]byte{'x'}, 512))
 	}
-	require.Equal(t, map[string]string{"sparse": strings.Repeat("\x00", 1048064) + strings.Repeat("x", 512)}, list)
+	return append(layer, make([]byte, 1024)...)
+}
+
+func TestSparseFilesAreBoundedByWhatResults(t *testing.T) {
+	tr, s := newTree(), &spool{dir: t.TempDir(), limit: 1 << 30}
+	tr.limit = 200 << 20
+	defer s.Close()
+	layer := sparseLayer(64<<20, 4)
+	_, _, err := tr.scan(t.Context(), section(layer), s)
+	require.EqualError(t, err, "sparse3: the image's files are longer than the limit of 200 MiB in all, which an enclave's memory would have to hold")
+	var st unix.Stat_t
+	require.NoError(t, unix.Fstat(int(s.file.Fd()), &st))
+	require.EqualValues(t, 3*64<<20, st.Size)
+	require.Less(t, st.Blocks*512, int64(2<<20), "holes take no room")
+
+	require.Contains(t, refused(t, saveUncompressed(t, v1.Config{Cmd: []string{"/app"}}, sparseLayer(1<<40, 1))),
+		"layer 1: sparse0: it is 1.0 TiB long: a file in a ramdisk has less than 4 GiB")
+}
+
+func TestUnpackingStopsWhereverItIs(t *testing.T) {
+	layer := slices.Concat(sparseLayer(1<<20, 3)[:3*5*512], tarOf(t, regular("a", "b")))
+	for n := 1; ; n++ { // the context ends with the n-th reading from the layer
+		ctx, cancel := context.WithCancel(t.Context())
+		data := &endingReader{bytes.NewReader(layer), n, cancel}
+		tr, s := newTree(), &spool{dir: t.TempDir(), limit: 1 << 30}
+		items, _, err := tr.scan(ctx, io.NewSectionReader(data, 0, int64(len(layer))), s)
+		if err == nil && ctx.Err() != nil {
+			err = tr.apply(ctx, items)
+		}
+		require.NoError(t, s.Close())
+		cancel()
+		if data.left > 0 {
+			require.NoError(t, err)
+			require.Greater(t, n, 10)
+			break
+		}
+		require.ErrorIs(t, err, context.Canceled, n)
+	}
+
+	image, err := Open(t.Context(), save(t, newImage(t, v1.Config{Cmd: []string{"/app"}}, tarOf(t, regular("a", "b")))), Options{SpoolDir: t.TempDir()})
+	require.NoError(t, err)
+	defer image.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	image.options.Progress = func(int64, int64) { cancel() }
+	_, err = image.Application(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// endingReader calls a function with one of its readings.
+type endingReader struct {
+	io.ReaderAt
+	left int
+	end  func()
+}
+
+func (e *endingReader) ReadAt(p []byte, offset int64) (int, error) {
+	if e.left--; e.left == 0 {
+		e.end()
+	}
+	return e.ReaderAt.ReadAt(p, offset)
+}
+
+func TestLinksAreFollowedSoOftenInAll(t *testing.T) {
+	tr := newTree()
+	tr.links = maxWalks - 1
+	require.NoError(t, tr.apply(t.Context(), []item{{name: "d", file: directory()}, {name: "l", file: link("d")}, {name: "l/1", file: directory()}}))
+	require.ErrorContains(t, tr.apply(t.Context(), []item{{name: "l/2", file: directory()}}), "lead through more than 4194304 symbolic links in all")
 }
 
 func TestLayersThatMakeNoSenseAreRefused(t *testing.T) {
@@ -147,7 +239,7 @@ func TestABombIsDefusedAtTheLimit(t *testing.T) {
 	defer image.Close()
 	image.spool.limit = 512 << 10
 	_, err = image.Application(t.Context())
-	require.ErrorContains(t, err, "layer 1: unpacked it is longer than the limit of 512 KiB")
+	require.ErrorContains(t, err, "layer 1: unpacked its layers are longer than the limit of 512 KiB")
 }
 
 // FuzzLayers applies two arbitrary layers: what is accepted must be a tree that can be packed.
@@ -162,7 +254,7 @@ func FuzzLayers(f *testing.F) {
 		defer s.Close()
 		for _, data := range [][]byte{first, second} {
 			items, _, err := tr.scan(t.Context(), io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), s)
-			if err != nil || tr.apply(items) != nil {
+			if err != nil || tr.apply(t.Context(), items) != nil {
 				return
 			}
 		}
@@ -175,7 +267,7 @@ func FuzzLayers(f *testing.F) {
 // valid drops what package pack refuses by itself, with a good error: names and sizes that a ramdisk cannot hold.
 func valid(entries []pack.Entry) (kept []pack.Entry) {
 	for _, e := range entries {
-		if e.Name == "TRAILER!!!" || strings.ContainsRune(e.Name, 0) || e.Mode&fs.ModeSymlink != 0 && e.Target == "" {
+		if top, _, _ := strings.Cut(e.Name, "/"); top == "TRAILER!!!" || strings.ContainsRune(e.Name, 0) || e.Mode&fs.ModeSymlink != 0 && e.Target == "" {
 			return nil
 		}
 		kept = append(kept, e)

@@ -169,7 +169,7 @@ func TestWhatIsNoImageIsToldInOneLine(t *testing.T) {
 	damaged, err := os.ReadFile(uncompressed)
 	require.NoError(t, err)
 	damaged = bytes.Replace(damaged, []byte("content"), []byte("CONTENT"), 1)
-	twice := tarOf(t, regular("manifest.json", `[{"RepoTags":["a:1"]},{"RepoTags":["b:1"]}]`))
+	twice := tarOf(t, regular("manifest.json", `[{"Config":"a","RepoTags":["a:1"]},{"Config":"b","RepoTags":["b:1"]}]`))
 	for want, path := range map[string]string{
 		"there is no such file":                          dir + "/none",
 		"it is neither an image archive nor an OCI":      dir,
@@ -181,7 +181,7 @@ func TestWhatIsNoImageIsToldInOneLine(t *testing.T) {
 		"c: is a link to itself":                         write("bad4.tar", tarOf(t, regular("manifest.json", `[{"Config":"c"}]`), symlink("c", "c"))),
 		"its configuration cannot be read":               write("bad5.tar", tarOf(t, regular("manifest.json", `[{"Config":"c"}]`), regular("c", "?"))),
 		"it has 0 layers and its configuration tells of": write("bad6.tar", tarOf(t, regular("manifest.json", `[{"Config":"c"}]`), regular("c", `{"rootfs":{"diff_ids":["sha256:`+strings.Repeat("0", 64)+`"]}}`))),
-		"the archive holds 2 images (a:1, b:1)":          write("bad7.tar", twice),
+		"it holds 2 images, a:1, b:1: name one, as in":   write("bad7.tar", twice),
 		"the archive is damaged":                         write("cut.tar", archive[:700]),
 		"layer 1: it is damaged: its digest is sha256:":  write("damaged.tar", damaged),
 		"names no command to run":                        save(t, newImage(t, v1.Config{})),

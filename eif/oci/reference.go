@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -30,7 +31,7 @@ func (i *Image) openReference(ctx context.Context, image string) error {
 	if found {
 		return engineErr
 	}
-	if looksLikeArchive(image) {
+	if looksLikeArchive(image) || slices.ContainsFunc(splitTag(image), func(s [2]string) bool { return looksLikeArchive(s[0]) }) {
 		return fmt.Errorf("there is no such file, and %w", engineErr)
 	}
 	i.options.Note(fmt.Sprintf("%v: asking the registry %s", engineErr, ref.Context().RegistryStr()))
@@ -88,7 +89,11 @@ func (i *Image) openRegistry(ctx context.Context, ref name.Reference) error {
 	}
 	digest := found.Digest
 	if found.MediaType.IsIndex() {
-		_, chosen, err := choose(found.Manifest, func(d v1.Descriptor) ([]byte, error) {
+		all, err := parseIndex(found.Manifest)
+		if err != nil {
+			return err
+		}
+		_, chosen, err := choose(all, func(d v1.Descriptor) ([]byte, error) {
 			if d.Size > maxDocument {
 				return nil, fmt.Errorf("%s has %d bytes, %d is the limit", d.Digest, d.Size, maxDocument)
 			}

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,12 +35,11 @@ func (s *spool) add(ctx context.Context, r io.Reader, report func(n int)) (*io.S
 		}
 		n, err := r.Read(buffer)
 		if s.end+int64(n) > s.limit {
-			return nil, fmt.Errorf("unpacked it is longer than the limit of %s", humanize.IBytes(uint64(s.limit)))
+			return nil, fmt.Errorf("unpacked its layers are longer than the limit of %s", humanize.IBytes(uint64(s.limit)))
 		}
-		if _, err := s.file.WriteAt(buffer[:n], s.end); err != nil {
+		if err := s.write(buffer[:n]); err != nil {
 			return nil, fmt.Errorf("unpack (TMPDIR names another folder): %w", err)
 		}
-		s.end += int64(n)
 		report(n)
 		if errors.Is(err, io.EOF) {
 			return io.NewSectionReader(s.file, start, s.end-start), nil
@@ -48,6 +48,20 @@ func (s *spool) add(ctx context.Context, r io.Reader, report func(n int)) (*io.S
 			return nil, err
 		}
 	}
+}
+
+// write appends. Zeroes become a hole, so that a sparse file or a bomb of them takes no room on the disk.
+func (s *spool) write(p []byte) (err error) {
+	end := s.end + int64(len(p))
+	if len(bytes.TrimLeft(p, "\x00")) == 0 {
+		err = s.file.Truncate(end)
+	} else {
+		_, err = s.file.WriteAt(p, s.end)
+	}
+	if err == nil {
+		s.end = end
+	}
+	return err
 }
 
 func (s *spool) open() (err error) {

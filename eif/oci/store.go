@@ -71,8 +71,8 @@ func (i *Image) openTar(data *io.SectionReader) (found bool, err error) {
 // openStore reads the image in a store. It reports false where there is none. Archives of newer engines are both kinds;
 // then manifest.json is preferred, as the simpler one, unless it leaves a choice.
 func (i *Image) openStore(s store) (found bool, err error) {
-	docker, err := document(s, "manifest.json")
 	var images tarball.Manifest
+	docker, err := document(s, "manifest.json")
 	if err == nil {
 		if err := json.Unmarshal(docker, &images); err != nil {
 			return true, fmt.Errorf("its manifest.json cannot be read: %w", err)
@@ -80,8 +80,9 @@ func (i *Image) openStore(s store) (found bool, err error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
-	if len(images) == 1 {
-		return true, i.openDocker(s, images[0])
+	one, choice := i.pickDocker(images)
+	if choice == nil {
+		return true, i.openDocker(s, one)
 	}
 	index, err := document(s, "index.json")
 	switch {
@@ -92,11 +93,7 @@ func (i *Image) openStore(s store) (found bool, err error) {
 	case len(images) == 0:
 		return false, nil
 	}
-	var tags []string
-	for _, one := range images {
-		tags = append(tags, one.RepoTags...)
-	}
-	return true, fmt.Errorf("the archive holds %d images (%.200s): save one alone", len(images), strings.Join(tags, ", "))
+	return true, choice
 }
 
 // openDocker reads an image of `docker save`, as its manifest.json tells: https://github.com/moby/docker-image-spec,
@@ -122,7 +119,14 @@ func (i *Image) openDocker(s store, image tarball.Descriptor) error {
 
 // openOCI reads the index.json of an OCI image layout: https://github.com/opencontainers/image-spec, image-layout.md.
 func (i *Image) openOCI(s store, text []byte) error {
-	manifest, _, err := choose(text, func(d v1.Descriptor) ([]byte, error) { return blob(s, d) })
+	all, err := parseIndex(text)
+	if err == nil {
+		all, err = i.pickOCI(all)
+	}
+	if err != nil {
+		return err
+	}
+	manifest, _, err := choose(all, func(d v1.Descriptor) ([]byte, error) { return blob(s, d) })
 	if err != nil {
 		return err
 	}
@@ -262,22 +266,32 @@ func (s tarStore) open(name string) (*io.SectionReader, error) {
 	return nil, errors.New("is a link to itself")
 }
 
-// choose follows an index to its image for linux/amd64.
-func choose(text []byte, fetch func(v1.Descriptor) ([]byte, error)) (*v1.Manifest, v1.Descriptor, error) {
+// parseIndex returns what an index lists.
+func parseIndex(text []byte) ([]v1.Descriptor, error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("its index cannot be read: %w", err)
+	}
+	return index.Manifests, nil
+}
+
+// choose finds the image for linux/amd64 among what an index lists, also in further indexes.
+func choose(all []v1.Descriptor, fetch func(v1.Descriptor) ([]byte, error)) (*v1.Manifest, v1.Descriptor, error) {
 	const maxDepth = 4
 	var d v1.Descriptor
 	for range maxDepth {
-		index, err := v1.ParseIndexManifest(bytes.NewReader(text))
-		if err != nil {
-			return nil, d, fmt.Errorf("its index cannot be read: %w", err)
-		}
-		if d, err = chooseOne(index.Manifests); err != nil {
+		var err error
+		if d, err = chooseOne(all); err != nil {
 			return nil, d, err
 		}
-		if text, err = fetch(d); err != nil {
+		text, err := fetch(d)
+		if err != nil {
 			return nil, d, err
 		}
 		if d.MediaType.IsIndex() {
+			if all, err = parseIndex(text); err != nil {
+				return nil, d, err
+			}
 			continue
 		}
 		manifest, err := v1.ParseManifest(bytes.NewReader(text))

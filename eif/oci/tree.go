@@ -1,12 +1,16 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"slices"
 	"strings"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/nesim/nesim/eif/pack"
 )
@@ -16,6 +20,7 @@ const (
 	maxFiles = 1 << 20   // files, and entries of all layers
 	maxNames = 256 << 20 // bytes of all their names
 	maxName  = 4096      // bytes of a name (PATH_MAX in linux/limits.h)
+	maxWalks = 4 << 20   // symbolic links followed on the way to all files
 )
 
 // file is what names stand for; hard links are names of one file.
@@ -44,10 +49,12 @@ func newNode(f *file) *node {
 // tree is a root directory.
 type tree struct {
 	root         *node
-	files, names int // made so far, also those that are gone
+	files, names int   // made so far, also those that are gone
+	bytes, limit int64 // of the contents of all files so far, and how many they may be
+	links        int   // symbolic links followed so far
 }
 
-func newTree() *tree { return &tree{root: newNode(directory())} }
+func newTree() *tree { return &tree{root: newNode(directory()), limit: maxSize} }
 
 // count notes a file, with the bytes of its name, and refuses too many.
 func (t *tree) count(name int) error {
@@ -60,6 +67,17 @@ func (t *tree) count(name int) error {
 		return fmt.Errorf("it has more than %d files", maxFiles)
 	case t.names > maxNames:
 		return fmt.Errorf("its file names are longer than %d MiB in all", maxNames>>20)
+	}
+	return nil
+}
+
+// size notes a file's content, and refuses too much: of one file for a ramdisk, and of all for an enclave's memory.
+func (t *tree) size(n int64) error {
+	if n < 0 || n > math.MaxUint32 {
+		return fmt.Errorf("it is %s long: a file in a ramdisk has less than 4 GiB", humanize.IBytes(uint64(n)))
+	}
+	if t.bytes += n; t.bytes > t.limit {
+		return fmt.Errorf("the image's files are longer than the limit of %s in all, which an enclave's memory would have to hold", humanize.IBytes(uint64(t.limit)))
 	}
 	return nil
 }
@@ -84,6 +102,9 @@ const (
 	makeDirs   = 1 << iota // make the directories on the way that are missing, instead of stopping
 	followLast             // follow the last element too where it is a symbolic link
 )
+
+// errNoDirectory is what lies on the way to a file.
+var errNoDirectory = errors.New("is no directory")
 
 // walk follows a path from the root, and symbolic links on its way, and cannot leave the root: as in chroot(2), ".." of
 // the root is the root. It returns nil where a directory on the way is missing.
@@ -116,12 +137,15 @@ func (t *tree) walk(path string, how int) (*place, error) {
 			if links++; links > maxLinks {
 				return nil, fmt.Errorf("%.100q leads through more than %d symbolic links", path, maxLinks)
 			}
+			if t.links++; t.links > maxWalks {
+				return nil, fmt.Errorf("its files lead through more than %d symbolic links in all", maxWalks)
+			}
 			if strings.HasPrefix(n.file.target, "/") {
 				above = above[:1]
 			}
 			todo = append(elements(n.file.target), todo...)
 		default:
-			return nil, fmt.Errorf("%.100q leads through %.100q, which is no directory", path, name)
+			return nil, fmt.Errorf("%.100q leads through %.100q, which %w", path, name, errNoDirectory)
 		}
 	}
 	return &above[len(above)-1], nil
