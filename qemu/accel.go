@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/files"
 )
 
 // Accel is what runs the guest's instructions.
@@ -106,6 +108,6 @@ func (v verdict) record(why string) {
 		return
 	}
 	if os.MkdirAll(filepath.Dir(string(v)), 0o700) == nil {
-		_ = os.WriteFile(string(v), []byte("KVM does not work here: "+why+"\nRemove this file to try again.\n"), 0o600)
+		_ = files.Write(string(v), []byte("KVM does not work here: "+why+"\nRemove this file to try again.\n"), 0o600)
 	}
 }

@@ -227,7 +227,7 @@ func TestKeysOutliveTheService(t *testing.T) {
 	require.ErrorContains(t, err, "in use")
 
 	require.NoError(t, w.service.Close())
-	stray := filepath.Join(w.config.Dir, ".new-stray")
+	stray := filepath.Join(w.config.Dir, ".stray.part")
 	require.NoError(t, os.WriteFile(stray, nil, 0o600))
 	w.open()
 	require.NoFileExists(t, stray)

@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/files"
 )
 
 // Names of the files in a store's folder, and what is read of one at most, in bytes.
@@ -24,7 +26,6 @@ const (
 	secretFile = "secret"
 	lockFile   = "lock"
 	keySuffix  = ".key"
-	tempPrefix = ".new-"
 	maxFile    = 256 << 10
 )
 
@@ -62,7 +63,7 @@ func (s *store) open(owner []byte) error {
 		}
 		return fmt.Errorf("lock %s: %w", s.lock.Name(), err)
 	}
-	left, _ := filepath.Glob(filepath.Join(s.dir, tempPrefix+"*")) // of one that was killed while it wrote
+	left, _ := filepath.Glob(filepath.Join(s.dir, ".*"+files.PartSuffix)) // of one that was killed while it wrote
 	for _, name := range left {
 		os.Remove(name)
 	}
@@ -151,30 +152,9 @@ func (s *store) save(r *record) error {
 	return s.write(r.ID+keySuffix, sealed(s.seal, text, []byte(r.ID)))
 }
 
-// write puts a file in place of another at once, so that there is always a whole one.
+// write puts a file in place of another, so that there is always a whole one.
 func (s *store) write(name string, content []byte) error {
-	f, err := os.CreateTemp(s.dir, tempPrefix+"*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(s.dir, name))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	return syncDir(s.dir)
-}
-
-// syncDir makes a rename last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return files.Write(filepath.Join(s.dir, name), content, 0o600)
 }
 
 // readPrivate reads a file that nobody else may read.

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/nesim/nesim/internal/files"
 )
 
 // rootFile holds the root's certificate and key, both in PEM: one file, so that they
@@ -73,8 +75,7 @@ func load(path string) (*Authority, error) {
 	return a, nil
 }
 
-// create makes a root. Linking the finished file to its name either puts all of it
-// there or finds that another process was first, which is as good.
+// create makes a root, or finds that another process was first, which is as good.
 func create(dir, path string) error {
 	a, err := NewAuthority(time.Now())
 	if err != nil {
@@ -87,19 +88,14 @@ func create(dir, path string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, rootFile+".*") // mode 0600
-	if err != nil {
+	err = files.WriteNew(path, 0o600, func(f *os.File) error {
+		_, err := f.Write(text)
 		return err
+	})
+	if errors.Is(err, fs.ErrExist) {
+		return nil
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
+	return err
 }
 
 func (a *Authority) encode() ([]byte, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/nesim/nesim/attest/nsm"
 	"github.com/nesim/nesim/attest/pki"
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/sim/instance"
 )
 
@@ -81,7 +82,7 @@ func attestDocument() *cobra.Command {
 			signed = append([]byte(base64.StdEncoding.EncodeToString(signed)), '\n')
 		}
 		if output != "" {
-			return os.WriteFile(output, signed, 0o644)
+			return files.Write(output, signed, 0o644)
 		}
 		if !text && isTerminal(cmd.OutOrStdout()) {
 			return fmt.Errorf("a document is binary: give --output FILE or --base64")

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/sim/errcode"
 )
 
@@ -26,7 +30,7 @@ func man() *cobra.Command {
 			top := cmd.Root()
 			top.DisableAutoGenTag = true
 			header := &doc.GenManHeader{Section: "1", Source: "nesim " + version(), Manual: "nesim"}
-			if err := doc.GenManTree(top, header, dir); err != nil {
+			if err := writePages(top, header, dir); err != nil {
 				return errcode.New(errcode.FileOperationFailure, "write the manual pages: %w", err)
 			}
 			_, err := fmt.Fprintln(cmd.ErrOrStderr(), "The manual pages are in", dir)
@@ -37,4 +41,17 @@ func man() *cobra.Command {
 	_ = cmd.MarkFlagRequired("output")
 	_ = cmd.MarkFlagDirname("output")
 	return cmd
+}
+
+// writePages writes the page of a command and those of the commands below it.
+func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error {
+	page := *header // GenMan fills it in
+	name := strings.ReplaceAll(cmd.CommandPath(), " ", "-") + "." + page.Section
+	err := files.WriteTo(filepath.Join(dir, name), 0o666, func(f *os.File) error { return doc.GenMan(cmd, &page, f) })
+	for _, below := range cmd.Commands() {
+		if below.IsAvailableCommand() && !below.IsAdditionalHelpTopicCommand() {
+			err = cmp.Or(err, writePages(below, header, dir))
+		}
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/internal/private"
 	"github.com/nesim/nesim/scenarios/record"
 )
@@ -33,17 +34,16 @@ func scenarioRecord() *cobra.Command {
 				}
 				device = about.PCISocket
 			}
-			out, err := os.Create(args[0])
+			out, err := files.NewLive(args[0], 0o600)
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, out.Close()) }()
 			l, err := private.Listen(socket)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "recording drivers on %s; ctrl-C ends it\n", socket)
-			return record.Proxy(ctx, l, device, out)
+			return errors.Join(record.Proxy(ctx, l, device, out), out.Close())
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", "", "path of the socket to be made for drivers")
@@ -82,7 +82,7 @@ func scenarioReplay() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("%s: %w", args[0], err)
 				}
-				if err := os.WriteFile(output, []byte(text), 0o666); err != nil {
+				if err := files.Write(output, []byte(text), 0o666); err != nil {
 					return err
 				}
 			}

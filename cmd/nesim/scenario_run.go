@@ -1,8 +1,6 @@
 package main
 
 import (
-	"cmp"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/scenarios/report"
 	runner "github.com/nesim/nesim/scenarios/run"
 	"github.com/nesim/nesim/scenarios/shard"
@@ -134,27 +133,7 @@ func tellRun(cmd *cobra.Command, live *report.Live, all *trace.Run, reports []st
 	return errors.Join(errs...)
 }
 
-// writeReport writes a whole report or none: into a new file beside it, which takes its name at the end. What is there and
-// is no regular file (a device, a pipe, a link) stays what it is and is written to.
+// writeReport writes a whole report or none.
 func writeReport(format, file string, all *trace.Run) error {
-	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
-		f, err := os.Create(file)
-		if err != nil {
-			return err
-		}
-		return cmp.Or(report.Write(format, f, all), f.Close())
-	}
-	part := file + "." + rand.Text()
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, errors.Unwrap(err)) // not by the name of the part
-	}
-	err = cmp.Or(report.Write(format, f, all), f.Close())
-	if err == nil {
-		err = os.Rename(part, file)
-	}
-	if err != nil {
-		os.Remove(part)
-	}
-	return err
+	return files.WriteTo(file, 0o666, func(f *os.File) error { return report.Write(format, f, all) })
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/record"
 	"github.com/nesim/nesim/sim/daemon"
@@ -41,7 +42,7 @@ func serve() *cobra.Command {
 			}
 			cfg.Between = between
 			err = daemon.Run(cmd.Context(), daemon.Config{Dir: daemon.Dir(), Version: version(), Instance: cfg, Log: log})
-			return errors.Join(err, done())
+			return errors.Join(err, done(err))
 		},
 	}
 	flags := cmd.Flags()
@@ -58,12 +59,13 @@ func serve() *cobra.Command {
 	return cmd
 }
 
-// recordIn records in a file what passes between drivers and the device, until done is called. Without a path nothing is.
-func recordIn(path string, log *slog.Logger) (between func(pcidev.Hypervisor) pcidev.Hypervisor, done func() error, err error) {
+// recordIn records in a file what passes between drivers and the device, until done is called with the daemon's error.
+// A daemon that could not start leaves the recording before. Without a path nothing is recorded.
+func recordIn(path string, log *slog.Logger) (between func(pcidev.Hypervisor) pcidev.Hypervisor, done func(error) error, err error) {
 	if path == "" {
-		return nil, func() error { return nil }, nil
+		return nil, func(error) error { return nil }, nil
 	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := files.NewLive(path, 0o600)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,5 +73,12 @@ func recordIn(path string, log *slog.Logger) (between func(pcidev.Hypervisor) pc
 	failed := func(err error) {
 		once.Do(func() { log.Warn("the recording is not whole", "file", path, "error", err) })
 	}
-	return func(hv pcidev.Hypervisor) pcidev.Hypervisor { return record.Hypervisor(hv, out, failed) }, out.Close, nil
+	done = func(err error) error {
+		if err != nil {
+			out.Discard()
+			return nil
+		}
+		return out.Close()
+	}
+	return func(hv pcidev.Hypervisor) pcidev.Hypervisor { return record.Hypervisor(hv, out, failed) }, done, nil
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/sim/errcode"
 )
 
@@ -126,12 +126,8 @@ func uncoded(err error) error {
 	return err
 }
 
-// signFile replaces the file by its signed image, whole or not at all, even where the machine stops meanwhile.
+// signFile replaces the file by its signed image, whole or not at all.
 func signFile(ctx context.Context, path string, signer *eif.Signer) (m eif.Measurements, err error) {
-	path, err = filepath.EvalSymlinks(path) // a link stays one
-	if err != nil {
-		return m, errcode.Wrap(errcode.FileOperationFailure, err)
-	}
 	from, size, err := openEIF(path)
 	if err != nil {
 		return m, err
@@ -141,29 +137,13 @@ func signFile(ctx context.Context, path string, signer *eif.Signer) (m eif.Measu
 	if err != nil {
 		return m, errcode.New(errcode.EIFParsing, "%s: %w", path, err)
 	}
-	to, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return m, errcode.Wrap(errcode.FileOperationFailure, err)
+	var signing error
+	err = files.WriteTo(path, 0o666, func(to *os.File) error {
+		m, signing = img.Resign(ctx, to, signer)
+		return signing
+	})
+	if signing != nil {
+		return m, errcode.New(errcode.EIFSigning, "%s: %w", path, signing)
 	}
-	defer os.Remove(to.Name()) // gone already where all went well
-	defer to.Close()
-	if m, err = img.Resign(ctx, to, signer); err != nil {
-		return m, errcode.New(errcode.EIFSigning, "%s: %w", path, err)
-	}
-	return m, errcode.Wrap(errcode.FileOperationFailure, replace(path, from, to))
-}
-
-// replace puts a finished file in the place of another, with its mode.
-func replace(path string, old, finished *os.File) error {
-	info, err := old.Stat()
-	if err != nil {
-		return err
-	}
-	if err := finished.Chmod(info.Mode().Perm()); err != nil {
-		return err
-	}
-	if err := finished.Sync(); err != nil {
-		return err
-	}
-	return os.Rename(finished.Name(), path)
+	return m, errcode.Wrap(errcode.FileOperationFailure, err)
 }

@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/internal/files"
 )
 
 // Extract writes an image's sections into files in a folder, which it makes: kernel, cmdline, metadata.json,
@@ -19,11 +21,6 @@ func Extract(ctx context.Context, image *eif.Image, dir string) (names []string,
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
 	ramdisks := 0
 	for _, s := range image.Sections() {
 		name := ""
@@ -40,13 +37,13 @@ func Extract(ctx context.Context, image *eif.Image, dir string) (names []string,
 			name = fmt.Sprintf("ramdisk-%d.cpio", ramdisks)
 			ramdisks++
 		}
-		if err := writeNew(ctx, root, name, image.Data(s)); err != nil {
+		if err := writeNew(ctx, filepath.Join(dir, name), image.Data(s)); err != nil {
 			return names, fmt.Errorf("%s: %w", dir, err)
 		}
 		names = append(names, name)
 	}
 	if s, err := image.Signature(); err == nil && s != nil {
-		if err := writeNew(ctx, root, "certificate.pem", bytes.NewReader(s.CertificatePEM)); err != nil {
+		if err := writeNew(ctx, filepath.Join(dir, "certificate.pem"), bytes.NewReader(s.CertificatePEM)); err != nil {
 			return names, fmt.Errorf("%s: %w", dir, err)
 		}
 		names = append(names, "certificate.pem")
@@ -54,24 +51,16 @@ func Extract(ctx context.Context, image *eif.Image, dir string) (names []string,
 	return names, nil
 }
 
-// writeNew writes a file that must not be there yet, whole or not at all.
-func writeNew(ctx context.Context, root *os.Root, name string, data io.Reader) error {
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("there is a file %s already: choose an empty folder", name)
-	}
-	if err != nil {
+// writeNew writes a file that must not exist yet, whole or not at all.
+func writeNew(ctx context.Context, path string, data io.Reader) error {
+	err := files.WriteNew(path, 0o666, func(f *os.File) error {
+		_, err := io.Copy(f, &stoppable{ctx, data})
 		return err
+	})
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("there is a file %s already: choose an empty folder", filepath.Base(path))
 	}
-	_, err = io.Copy(f, &stoppable{ctx, data})
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		root.Remove(name)
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
+	return err
 }
 
 // stoppable is a reader that ends with its context.

@@ -22,14 +22,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/internal/files"
 )
 
 // DefaultCmdline is the kernel's command line, chosen by measuring boots:
@@ -63,13 +62,17 @@ type Spec struct {
 	// packed, by one goroutine.
 	Progress func(done int64)
 
-	// Output is the path of the EIF. It appears whole or not at all, replacing a file that was there.
+	// Output is the path of the EIF, which is written as package files writes: whole or not at all.
 	Output string
 }
 
 // Build builds an image and returns its measurements. Its errors are one line.
 func Build(ctx context.Context, spec Spec) (eif.Measurements, error) {
 	m, err := build(ctx, spec)
+	var output *fs.PathError
+	if errors.As(err, &output) && output.Path == spec.Output { // which is said once
+		err = output.Err
+	}
 	if err != nil {
 		return eif.Measurements{}, fmt.Errorf("build EIF %s: %w", spec.Output, err)
 	}
@@ -102,7 +105,10 @@ func build(ctx context.Context, spec Spec) (m eif.Measurements, err error) {
 	if cmdline == "" {
 		cmdline = DefaultCmdline
 	}
-	err = writeFile(spec.Output, func(f *os.File) error {
+	if spec.Output == "" {
+		return m, errors.New("no output file is named")
+	}
+	err = files.WriteTo(spec.Output, 0o666, func(f *os.File) error {
 		ramdisks, stop := stream(ctx, bootstrap, application)
 		defer stop()
 		m, err = eif.Build(ctx, f, eif.BuildSpec{
@@ -233,35 +239,4 @@ func openRegular(path string) (*os.File, error) {
 		return nil, plain(err)
 	}
 	return f, nil
-}
-
-// writeFile writes a file by another name in the same folder and renames it when it is whole.
-func writeFile(path string, write func(*os.File) error) (err error) {
-	if path == "" {
-		return errors.New("no output file is named")
-	}
-	switch info, err := os.Stat(path); {
-	case err == nil && !info.Mode().IsRegular():
-		return fmt.Errorf("there is a %s of that name", kind(info.Mode()))
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return plain(err)
-	}
-	part := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%08x.part", filepath.Base(path), rand.Uint32()))
-	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return fmt.Errorf("create in %s: %w", filepath.Dir(path), errors.Unwrap(err))
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(part)
-		}
-	}()
-	err = write(f)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(part, path)
 }

@@ -91,19 +91,18 @@ func TestTheImageAppearsWholeOrNotAtAll(t *testing.T) {
 func TestBadSpecsAreToldInOneLine(t *testing.T) {
 	dir := t.TempDir()
 	for want, change := range map[string]func(*Spec){
-		"kernel: no file is named":                              func(s *Spec) { s.Kernel = "" },
-		"kernel: no/such: no such file":                         func(s *Spec) { s.Kernel = "no/such" },
-		"kernel: " + dir + " is a directory: it should be a":    func(s *Spec) { s.Kernel = dir },
-		"bootstrap ramdisk: init: no/such: no such file":        func(s *Spec) { s.Init = "no/such" },
-		"bootstrap ramdisk: kernel module no/such.ko":           func(s *Spec) { s.Modules = []string{"no/such.ko"} },
-		"application ramdisk: cmd: names no program to run":     func(s *Spec) { s.Application.Command = nil },
-		"application ramdisk: env: line 1 holds a newline":      func(s *Spec) { s.Application.Env = []string{"A=1\nB=2"} },
-		"application ramdisk: invalid file name \"/app\"":       func(s *Spec) { s.Application.Files[0].Name = "/app" },
-		"no output file is named":                               func(s *Spec) { s.Output = "" },
-		"build EIF " + dir + ": there is a directory of that":   func(s *Spec) { s.Output = dir },
-		"build EIF /dev/null: there is a device of that name":   func(s *Spec) { s.Output = "/dev/null" },
-		"create in " + dir + "/none: no such file or directory": func(s *Spec) { s.Output = dir + "/none/out.eif" },
-		"Linux takes at most":                                   func(s *Spec) { s.Cmdline = strings.Repeat("x", 5000) },
+		"kernel: no file is named":                                      func(s *Spec) { s.Kernel = "" },
+		"kernel: no/such: no such file":                                 func(s *Spec) { s.Kernel = "no/such" },
+		"kernel: " + dir + " is a directory: it should be a":            func(s *Spec) { s.Kernel = dir },
+		"bootstrap ramdisk: init: no/such: no such file":                func(s *Spec) { s.Init = "no/such" },
+		"bootstrap ramdisk: kernel module no/such.ko":                   func(s *Spec) { s.Modules = []string{"no/such.ko"} },
+		"application ramdisk: cmd: names no program to run":             func(s *Spec) { s.Application.Command = nil },
+		"application ramdisk: env: line 1 holds a newline":              func(s *Spec) { s.Application.Env = []string{"A=1\nB=2"} },
+		"application ramdisk: invalid file name \"/app\"":               func(s *Spec) { s.Application.Files[0].Name = "/app" },
+		"no output file is named":                                       func(s *Spec) { s.Output = "" },
+		"build EIF " + dir + ": is a directory":                         func(s *Spec) { s.Output = dir },
+		"build EIF " + dir + "/none/out.eif: no such file or directory": func(s *Spec) { s.Output = dir + "/none/out.eif" },
+		"Linux takes at most":                                           func(s *Spec) { s.Cmdline = strings.Repeat("x", 5000) },
 	} {
 		spec := testSpec(t, app())
 		change(&spec)
