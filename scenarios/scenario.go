@@ -27,6 +27,7 @@ type Scenario struct {
 	Matrix      map[string][]string `yaml:"matrix" doc:"run the scenario once for each combination of these values for ${name}"`
 	Instance    Instance            `yaml:"instance" doc:"the instance it runs on"`
 	Faults      []Fault             `yaml:"faults" doc:"faults that are armed from the start"`
+	Strict      bool                `yaml:"strict" doc:"fail if a fault never strikes"`
 	Leftovers   bool                `yaml:"leftovers" doc:"expect resources to be left over at the end, because of a fault"`
 	Steps       []Step              `yaml:"steps" doc:"what happens, in order" required:"true"`
 

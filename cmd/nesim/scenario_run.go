@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/internal/files"
@@ -22,19 +24,19 @@ func scenarioRun() *cobra.Command {
 	var tags, reports []string
 	var seed uint64
 	var parallel int
-	var brief bool
+	var brief, strict bool
 	cmd := &cobra.Command{
 		Use:   "run [PATH...]",
-		Short: "Play the scenarios of files and folders; the built-in suite where none is named",
-		Long: "Play the scenarios of files and folders, or of the built-in suite where none is named.\n\n" +
-			"The exit code is 1 when a scenario fails and 2 when a file cannot be understood.\n\n" +
-			"--shard i/n plays the i-th of n parts, for n machines to share the work; --report json=FILE is what nesim scenario\n" +
-			"merge puts together again. --shard auto takes i and n from the variables of an Indexed Job of Kubernetes\n" +
+		Short: "Run the scenarios of files and folders",
+		Long: "Run the scenarios of files and folders, or of the built-in suite if none is given.\n\n" +
+			"The exit code is 1 if a scenario fails and 2 if a file cannot be parsed.\n\n" +
+			"--shard i/n runs the i-th of n parts, so that n machines share the work; nesim scenario merge merges their\n" +
+			"JSON reports. --shard auto takes i and n from the variables of an Indexed Job of Kubernetes\n" +
 			"(with NESIM_SHARDS set to its completions), GitLab, CircleCI, Buildkite or Azure Pipelines.",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			on := stage.Engine(engine)
 			if on != stage.Scripted && on != stage.QEMU {
-				return usageError{fmt.Errorf("no engine %q: choose scripted or qemu", engine)}
+				return usageError{fmt.Errorf("unknown engine %q: choose scripted or qemu", engine)}
 			}
 			if err := checkReports(reports); err != nil {
 				return usageError{err}
@@ -53,8 +55,9 @@ func scenarioRun() *cobra.Command {
 			if share.Count > 0 {
 				list = shard.Select(list, share) // which may leave none: there are more shards than scenarios
 			}
-			live := liveReport(cmd, brief)
-			all := runner.All(cmd.Context(), list, runner.Options{Engine: on, Seed: seed}, parallel,
+			live := liveReport(cmd, brief || quiet(cmd))
+			reports = withJSON(cmd, reports)
+			all := runner.All(cmd.Context(), list, runner.Options{Engine: on, Seed: seed, Strict: strict}, parallel,
 				func(r trace.Result) { _ = live.Result(&r) }) // Summary has its error too
 			all.Version, all.Engine, all.Seed = version(), engine, seed
 			if share.Count > 0 {
@@ -67,12 +70,13 @@ func scenarioRun() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&engine, "engine", string(stage.Scripted), "what runs enclaves: scripted or qemu")
-	f.StringSliceVar(&tags, "tags", nil, "only scenarios with one of these tags")
-	f.Uint64Var(&seed, "seed", 0, "of all that is left to chance (default: the scenario's, or 1)")
-	f.IntVar(&parallel, "parallel", 0, "scenarios at a time (default: as many as there are processors)")
-	f.StringVar(&part, "shard", "", "only a part: the i-th of n, as i/n, or auto")
-	f.BoolVar(&brief, "brief", false, "tell the steps of those scenarios only that fail")
+	f.StringVar(&engine, "engine", string(stage.Scripted), "engine that runs the enclaves: scripted or qemu")
+	f.StringSliceVar(&tags, "tags", nil, "only scenarios with one of these tags, separated by commas")
+	f.Uint64Var(&seed, "seed", 0, "random seed (default: the scenario's, else 1)")
+	f.IntVar(&parallel, "parallel", 0, "number of scenarios to run at the same time (default: the number of processors)")
+	f.StringVar(&part, "shard", "", "part of the scenarios to run: i/n, or auto")
+	f.BoolVar(&brief, "brief", false, "print only the steps of scenarios that fail")
+	f.BoolVar(&strict, "strict", false, "fail a scenario if one of its faults never strikes")
 	reportFlag(cmd, &reports)
 	return cmd
 }
@@ -95,10 +99,22 @@ func shardOf(flag string, env func(string) string) (s shard.Shard, err error) {
 
 func reportFlag(cmd *cobra.Command, reports *[]string) {
 	cmd.Flags().StringArrayVar(reports, "report", nil,
-		"write a report, FORMAT=FILE, where - is standard output; formats: "+strings.Join(report.Formats(), ", "))
+		"report to write, as FORMAT=FILE, where - is standard output; can be repeated; formats: "+strings.Join(report.Formats(), ", "))
 }
 
+// withJSON adds the report that --json stands for.
+func withJSON(cmd *cobra.Command, reports []string) []string {
+	if wantsJSON(cmd) {
+		return append(reports, "json=-")
+	}
+	return reports
+}
+
+// liveReport prints scenarios as they end. With --json the report has standard output to itself.
 func liveReport(cmd *cobra.Command, brief bool) *report.Live {
+	if wantsJSON(cmd) {
+		return report.Terminal(io.Discard, report.Style{})
+	}
 	return report.Terminal(cmd.OutOrStdout(), report.Style{Colours: isTerminal(cmd.OutOrStdout()) && coloured(os.Getenv), Brief: brief})
 }
 
@@ -128,7 +144,7 @@ func tellRun(cmd *cobra.Command, live *report.Live, all *trace.Run, reports []st
 		errs = append(errs, writeReport(format, file, all))
 	}
 	if failed := all.Count(trace.Failed) + all.Count(trace.Broken); failed > 0 {
-		errs = append(errs, fmt.Errorf("%d of %d scenarios failed", failed, len(all.Results)))
+		errs = append(errs, fmt.Errorf("%d of %s failed", failed, english.Plural(len(all.Results), "scenario", "")))
 	}
 	return errors.Join(errs...)
 }

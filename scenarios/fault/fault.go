@@ -5,6 +5,7 @@ package fault
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type Fault struct {
 	Times   int                `yaml:"times" doc:"storm: how many"`
 	Bytes   int                `yaml:"bytes" doc:"reset, half, stall: after this many bytes; corrupt: offset in the image, in bytes"`
 	Rate    int                `yaml:"rate" doc:"limit: bytes per second"`
+
+	index int // in its Set
 }
 
 // Title is the fault's name, or what it does.
@@ -54,6 +57,7 @@ type Set struct {
 	rand   *rand.Rand
 	faults []Fault
 	counts []int
+	tally  []Tally
 	told   func(Fault, Occasion)
 }
 
@@ -63,11 +67,44 @@ func NewSet(seed uint64, told func(Fault, Occasion)) *Set {
 }
 
 // Add arms a fault: occasions count from now.
-func (s *Set) Add(f Fault) {
+func (s *Set) Add(f Fault) { s.AddBy(f, 0) }
+
+// AddBy is Add by a step, of which Tally tells.
+func (s *Set) AddBy(f Fault, step int) {
 	f.Name = f.Title()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults, s.counts = append(s.faults, f), append(s.counts, 0)
+	f.index = len(s.faults)
+	s.faults, s.counts, s.tally = append(s.faults, f), append(s.counts, 0), append(s.tally, Tally{Fault: f, Step: step})
+}
+
+// Tally is how often a fault has struck.
+type Tally struct {
+	Fault  Fault
+	Step   int // that armed it; 0: the scenario, from the beginning on
+	Struck int
+}
+
+// Tally returns how often each fault has struck, in the order in which they were armed.
+func (s *Set) Tally() []Tally {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.tally)
+}
+
+// Took counts a fault that strikes after so many bytes, once they have passed. Strike has counted every other.
+func (s *Set) Took(f Fault) {
+	if !f.later() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tally[f.index].Struck++
+}
+
+// later reports whether a fault strikes some time after its occasion, or never.
+func (f *Fault) later() bool {
+	return f.Bytes > 0 && (f.Do == Reset || f.Do == Half || f.Do == Stall)
 }
 
 // Strike returns the faults that strike at an occasion, in the order in which they were armed.
@@ -85,6 +122,9 @@ func (s *Set) Strike(o Occasion) (struck []Fault) {
 			continue
 		}
 		struck = append(struck, f)
+		if !f.later() {
+			s.tally[i].Struck++
+		}
 	}
 	s.mu.Unlock()
 	for _, f := range struck {

@@ -33,12 +33,12 @@ func requireLines(t testing.TB, text string) []string {
 func bad(run *trace.Run) int { return run.Count(trace.Failed) + run.Count(trace.Broken) }
 
 // A workflow command, as GitHub's runner reads one.
-var githubError = regexp.MustCompile(`^::error file=([^:,]*),line=([1-9]\d*),title=([^:,]*)::(.*)$`)
+var githubAnnotation = regexp.MustCompile(`^::(error|warning) file=([^:,]*),line=([1-9]\d*),title=([^:,]*)::(.*)$`)
 
 func requireGitHub(t testing.TB, text string, run *trace.Run) {
 	lines := requireLines(t, text)
 	require.False(t, strings.Contains(text, "##["), "a command in the old form")
-	errors, open, groups := 0, false, 0
+	errors, warnings, open, groups := 0, 0, false, 0
 	for _, line := range lines {
 		switch {
 		case strings.HasPrefix(line, "::group::"):
@@ -50,8 +50,12 @@ func requireGitHub(t testing.TB, text string, run *trace.Run) {
 			open = false
 		case strings.HasPrefix(line, "::"):
 			require.False(t, open)
-			require.Regexp(t, githubError, line)
-			errors++
+			require.Regexp(t, githubAnnotation, line)
+			if strings.HasPrefix(line, "::error ") {
+				errors++
+			} else {
+				warnings++
+			}
 		default:
 			require.NotRegexp(t, `^\s*::`, line)
 			require.True(t, !open || strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "engine "), line)
@@ -60,6 +64,11 @@ func requireGitHub(t testing.TB, text string, run *trace.Run) {
 	require.False(t, open)
 	require.Equal(t, bad(run), errors)
 	require.Equal(t, bad(run), groups)
+	idle := 0
+	for i := range run.Results {
+		idle += len(run.Results[i].Idle())
+	}
+	require.Equal(t, idle, warnings)
 }
 
 func TestGitHubAnnotatesTheFailingStep(t *testing.T) {

@@ -21,6 +21,10 @@ func writeGitHub(w io.Writer, run *trace.Run) error {
 	p := &lines{w: w}
 	for i := range run.Results {
 		r := &run.Results[i]
+		for _, f := range r.Idle() {
+			p.printf("::warning file=%s,line=%d,title=%s::%s\n", githubProperty.Replace(harmless(printable(f.File))), max(f.Line, 1),
+				githubProperty.Replace(harmless(printable(r.Name))), githubMessage.Replace(harmless(struck(&f))))
+		}
 		if r.Status != trace.Failed && r.Status != trace.Broken {
 			continue
 		}

@@ -79,6 +79,11 @@ func check(r *trace.Result) error {
 			return fmt.Errorf("step %d: a number is negative", i+1)
 		}
 	}
+	for i, f := range r.Faults {
+		if f.Line < 0 || f.Struck < 0 {
+			return fmt.Errorf("fault %d: a number is negative", i+1)
+		}
+	}
 	for i, e := range r.Entries {
 		if !known(e.Kind) {
 			return fmt.Errorf("entry %d: no kind %.40q", i+1, e.Kind)

@@ -109,6 +109,13 @@ func junitOf(r *trace.Result) junitCase {
 	if len(r.Tags) > 0 {
 		c.Properties = append(c.Properties, junitProperty{"tags", printable(strings.Join(r.Tags, ","))})
 	}
+	for i := range r.Faults {
+		name := "fault"
+		if r.Faults[i].Struck == 0 {
+			name = "warning"
+		}
+		c.Properties = append(c.Properties, junitProperty{name, struck(&r.Faults[i])})
+	}
 	switch r.Status {
 	case trace.Failed:
 		c.Failure = junitProblemOf(r, "expectation")

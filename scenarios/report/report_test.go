@@ -45,6 +45,9 @@ func sample() *trace.Run {
 			r.Steps = append(r.Steps, step)
 		}
 		r.Steps[1].Error = r.Error
+		r.Faults = []trace.FaultResult{
+			{Name: "late", File: r.File, Line: r.Line + 1, Struck: 2}, {Name: "idle", File: r.File, Line: r.Line + 2},
+		}
 		for n := range 4 * len(kinds) {
 			kind := kinds[n%len(kinds)]
 			r.Entries = append(r.Entries, trace.Entry{At: time.Duration(n) * 23 * time.Millisecond, Lane: "device", Kind: kind,
@@ -67,6 +70,9 @@ func saying(text string) *trace.Run {
 		}
 		for n := range r.Entries {
 			r.Entries[n].Lane, r.Entries[n].Text = text, text
+		}
+		for n := range r.Faults {
+			r.Faults[n].Name, r.Faults[n].File = text, text
 		}
 	}
 	return run
@@ -100,6 +106,31 @@ func TestEveryFormatIsWellFormed(t *testing.T) {
 		for name, run := range runs {
 			t.Run(format+"/"+name, func(t *testing.T) { wellFormed[format](t, write(t, format, run), run) })
 		}
+	}
+}
+
+func TestEveryFormatTellsHowOftenAFaultStruck(t *testing.T) {
+	run := sample()
+	run.Results = run.Results[:1] // which passed
+	want := map[string][]string{
+		"github": {"::warning file=a.yaml,line=5,title=boots::a.yaml:5: fault idle: never struck"},
+		"html":   {`{"name":"late","file":"a.yaml","line":4,"struck":2}`, `{"name":"idle","file":"a.yaml","line":5,"struck":0}`},
+		"json":   {`"struck": 2`, `"struck": 0`},
+		"junit":  {`<property name="fault" value="a.yaml:4: fault late: struck 2 times">`, `<property name="warning" value="a.yaml:5: fault idle: never struck">`},
+		"tap":    {`    - "a.yaml:4: fault late: struck 2 times"`, `    - "a.yaml:5: fault idle: never struck"`},
+	}
+	for _, format := range Formats() {
+		text := write(t, format, run)
+		require.NotEmpty(t, want[format])
+		for _, line := range want[format] {
+			require.Contains(t, text, line, format)
+		}
+	}
+	for _, style := range []Style{{}, {Brief: true}} {
+		var b strings.Builder
+		require.NoError(t, Terminal(&b, style).Result(&run.Results[0]))
+		require.Contains(t, b.String(), "  warning  a.yaml:5: fault idle: never struck\n")
+		require.Equal(t, !style.Brief, strings.Contains(b.String(), "  fault    a.yaml:4: fault late: struck 2 times\n"))
 	}
 }
 

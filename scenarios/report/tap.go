@@ -39,6 +39,12 @@ func tapTest(p *lines, n int, r *trace.Result) {
 	}
 	p.printf("  at:\n    file: %s\n    line: %d\n", yamlText(file), line)
 	p.printf("  engine: %s\n  seed: %d\n  duration_ms: %.3f\n", yamlText(r.Engine), r.Seed, float64(r.Elapsed)/float64(time.Millisecond))
+	if len(r.Faults) > 0 {
+		p.printf("  faults:\n")
+		for i := range r.Faults {
+			p.printf("    - %s\n", yamlText(struck(&r.Faults[i])))
+		}
+	}
 	if point == "not ok" {
 		p.printf("  story:\n")
 		for _, line := range story(r) {

@@ -42,7 +42,21 @@ func (t *Live) Result(r *trace.Result) error {
 			t.steps(r)
 		}
 	}
+	t.faults(r)
 	return t.err
+}
+
+// faults prints how often each fault struck; one that never did in brief style too.
+func (t *Live) faults(r *trace.Result) {
+	for i := range r.Faults {
+		f := &r.Faults[i]
+		switch {
+		case f.Struck == 0:
+			t.printf("  %s %s\n", t.paint("33", "warning "), struck(f))
+		case !t.style.Brief:
+			t.printf("  %s %s\n", t.paint("2", "fault   "), struck(f))
+		}
+	}
 }
 
 func (t *Live) steps(r *trace.Result) {
@@ -66,7 +80,7 @@ func (t *Live) trace(r *trace.Result) {
 	step := failing(r)
 	part, before, after := around(r)
 	if before > 0 {
-		t.printf("           %s\n", t.paint("2", fmt.Sprintf("(%d earlier entries)", before)))
+		t.printf("           %s\n", t.paint("2", entries(before, "earlier")))
 	}
 	for i := range part {
 		mark, code := " ", "2"
@@ -76,7 +90,7 @@ func (t *Live) trace(r *trace.Result) {
 		t.printf("         %s %s\n", mark, t.paint(code, line(&part[i])))
 	}
 	if after > 0 {
-		t.printf("           %s\n", t.paint("2", fmt.Sprintf("(%d later entries)", after)))
+		t.printf("           %s\n", t.paint("2", entries(after, "later")))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/nesim/nesim/scenarios/trace"
 )
 
@@ -86,21 +88,38 @@ func story(r *trace.Result) (lines []string) {
 			lines = append(lines, "         "+printable(s.Error))
 		}
 	}
+	for i := range r.Faults {
+		lines = append(lines, "fault    "+struck(&r.Faults[i]))
+	}
 	part, before, after := around(r)
 	if len(part) == 0 {
 		return lines
 	}
 	lines = append(lines, "trace:")
 	if before > 0 {
-		lines = append(lines, fmt.Sprintf("  (%d earlier entries)", before))
+		lines = append(lines, "  "+entries(before, "earlier"))
 	}
 	for i := range part {
 		lines = append(lines, "  "+line(&part[i]))
 	}
 	if after > 0 {
-		lines = append(lines, fmt.Sprintf("  (%d later entries)", after))
+		lines = append(lines, "  "+entries(after, "later"))
 	}
 	return lines
+}
+
+// entries counts the entries of a trace that are left out.
+func entries(n int, which string) string {
+	return "(" + english.Plural(n, which+" entry", which+" entries") + ")"
+}
+
+// struck tells how often a fault struck.
+func struck(f *trace.FaultResult) string {
+	text := "struck " + english.Plural(f.Struck, "time", "")
+	if f.Struck == 0 {
+		text = "never struck"
+	}
+	return fmt.Sprintf("%s: fault %s: %s", place(f.File, f.Line), printable(f.Name), text)
 }
 
 // place is a line of a file, as editors and CI systems make links of it.

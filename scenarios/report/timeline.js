@@ -119,6 +119,7 @@ function choose(i) {
   arrange(steps);
   about(r);
   listSteps(steps);
+  listFaults(r.faults || []);
   setAxis(byOrder);
   details();
   $("rows").style.height = entries.length * logHeight + "px";
@@ -181,6 +182,16 @@ function listSteps(steps) {
     b.title = clean(s.file) + ":" + s.line;
     b.onclick = () => goTo(s);
     item.append(b);
+    return item;
+  }));
+}
+
+function listFaults(faults) {
+  $("faults-title").hidden = !faults.length;
+  $("faults").replaceChildren(...faults.map(f => {
+    const times = f.struck === 0 ? "never struck" : "struck " + f.struck + (f.struck === 1 ? " time" : " times");
+    const item = make("li", f.struck === 0 ? "skipped" : "", clean(f.name) + ": " + times);
+    item.title = clean(f.file) + ":" + f.line;
     return item;
   }));
 }

@@ -30,9 +30,9 @@ type player struct {
 }
 
 // play sets the stage, takes the steps, and clears the stage. stop is called between steps: its error ends the run.
-func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trace.Result, crowded bool) {
+func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trace.Result, o Options) {
 	events := new(trace.Trace)
-	set, err := stage.New(ctx, config(s, events, r, crowded))
+	set, err := stage.New(ctx, config(s, events, r, o.crowded))
 	if err != nil {
 		r.Status, r.Error = trace.Broken, oneLine(fmt.Errorf("set the stage: %w", err))
 		return
@@ -52,7 +52,26 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 	if err := p.clear(s.Leftovers); err != nil && r.Status == trace.Passed {
 		r.Status, r.Error = trace.Failed, oneLine(fmt.Errorf("afterwards: %w", err))
 	}
+	r.Faults = faults(s, r, set)
+	if idle := r.Idle(); len(idle) > 0 && r.Status == trace.Passed && (o.Strict || s.Strict) {
+		r.Status, r.Error = trace.Failed, fmt.Sprintf("the fault %s (%s:%d) never struck", idle[0].Name, idle[0].File, idle[0].Line)
+	}
 	r.Entries, r.VMMMemory = events.Entries(), p.world.VMMMemory()
+}
+
+// faults lists how often each fault has struck.
+func faults(s *scenarios.Scenario, r *trace.Result, set *stage.Stage) (list []trace.FaultResult) {
+	for i, t := range set.Faults.Tally() {
+		f := trace.FaultResult{Name: t.Fault.Name, Struck: t.Struck}
+		if t.Step == 0 {
+			f.File, f.Line = s.Faults[i].File, s.Faults[i].Line // armed before all others
+		} else {
+			step := r.Steps[t.Step-1]
+			f.File, f.Line = step.File, step.Line
+		}
+		list = append(list, f)
+	}
+	return list
 }
 
 // config is the stage that a scenario needs.

@@ -20,6 +20,8 @@ type Options struct {
 	Engine stage.Engine
 	Seed   uint64 // 0: the scenario's, or 1
 
+	Strict bool // a scenario fails if one of its faults never strikes, as one that says so itself
+
 	crowded bool // other scenarios are played at the same time
 }
 
@@ -44,9 +46,9 @@ func Run(ctx context.Context, s *scenarios.Scenario, o Options) trace.Result {
 		r.Status, r.Error = trace.Skipped, context.Cause(ctx).Error()
 	case o.Engine == stage.Scripted:
 		// Nothing in a bubble may wait for what is outside.
-		inBubble(&r, func() { play(context.Background(), ctx.Err, s, &r, o.crowded) })
+		inBubble(&r, func() { play(context.Background(), ctx.Err, s, &r, o) })
 	default:
-		play(ctx, ctx.Err, s, &r, o.crowded)
+		play(ctx, ctx.Err, s, &r, o)
 	}
 	r.Elapsed = time.Since(began)
 	return r

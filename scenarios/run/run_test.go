@@ -288,7 +288,7 @@ func TestProgramsAreRunBesideRealMachines(t *testing.T) {
 		return err != nil || strings.Contains(string(state), ") Z ") // gone, but for who should wait for it
 	}, time.Minute, 10*time.Millisecond, "what a program leaves in the background ends with its step")
 	began := time.Now()
-	require.Contains(t, exec("{command: sleep 50 & sleep 50}\n  timeout: 100ms").Error, "its time limit of 100ms is over")
+	require.Contains(t, exec("{command: sleep 50 & sleep 50}\n  timeout: 100ms").Error, "the step exceeded its timeout of 100ms")
 	require.Less(t, time.Since(began), 30*time.Second, "its children end with it")
 }
 
@@ -451,4 +451,41 @@ func BenchmarkFourLivesAtOnce(b *testing.B) {
 	b.ReportMetric(inTurn.Seconds()/float64(b.N), "in-turn-s")
 	b.ReportMetric(inTurn.Seconds()/once.Seconds(), "times-faster")
 	b.ReportMetric(0, "ns/op")
+}
+
+func TestEachFaultIsCountedAndOneThatNeverStruckFailsAStrictRun(t *testing.T) {
+	text := `name: faults
+faults:
+- {name: twice, at: reply, do: delay, for: 1ms, command: SLOT_ADD_VCPU}
+- {name: never, at: reply, do: delay, for: 1ms, command: SLOT_ADD_VCPU, nth: 99}
+- {name: far, at: vsock, do: stall, bytes: 1000, port: 5005}
+- {name: near, at: vsock, do: stall, bytes: 2, port: 5005}
+steps:
+- run: {enclave: one, cpus: 2}
+- dial: {enclave: one, port: 5005, as: a}
+- send: {on: a, text: "123"}
+  timeout: 1s
+  expect_error: ETIMEDOUT
+- fault: {name: armed late, at: event, do: lose}
+- terminate: {enclave: one}
+`
+	play := func(text string, strict bool) trace.Result {
+		list, err := steps.Language.Parse("faults.yaml", []byte(text))
+		require.NoError(t, err)
+		return run.Run(t.Context(), list[0], run.Options{Engine: stage.Scripted, Strict: strict})
+	}
+	r := play(text, false)
+	require.Equal(t, trace.Passed, r.Status, r.Error)
+	require.Equal(t, []trace.FaultResult{
+		{Name: "twice", File: "faults.yaml", Line: 3, Struck: 2},
+		{Name: "never", File: "faults.yaml", Line: 4},
+		{Name: "far", File: "faults.yaml", Line: 5},
+		{Name: "near", File: "faults.yaml", Line: 6, Struck: 1},
+		{Name: "armed late", File: "faults.yaml", Line: 13},
+	}, r.Faults)
+	for _, r := range []trace.Result{play(text, true), play("strict: true\n"+text, false)} {
+		require.Equal(t, trace.Failed, r.Status)
+		require.Contains(t, r.Error, "the fault never (faults.yaml:")
+		require.Contains(t, r.Error, ") never struck")
+	}
 }

@@ -32,7 +32,7 @@ type faultyConn struct {
 	writeBy  deadline
 	closed   chan struct{}
 	once     sync.Once
-	struck   sync.Once // a fault that comes after so many bytes has been told of
+	struck   sync.Map // the faults that have struck after so many bytes
 	reported sync.Once
 }
 
@@ -116,9 +116,10 @@ func (c *faultyConn) left(n int, by *deadline) (int, error) {
 			n = min(n, f.Bytes-passed)
 			continue
 		}
-		c.struck.Do(func() {
+		if _, before := c.struck.LoadOrStore(f, true); !before {
+			c.stage.Faults.Took(f)
 			c.stage.note(c.name, trace.Fault, fmt.Sprintf("%s: %s after %d bytes of the %s", f.Name, f.Do, passed, c.what))
-		})
+		}
 		switch f.Do {
 		case fault.Reset:
 			_ = c.Reset()

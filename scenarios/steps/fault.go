@@ -20,7 +20,7 @@ func (s *Fault) Check(c *scenarios.Checker) {
 }
 
 // Do implements [Action].
-func (s *Fault) Do(_ context.Context, w *World, _ Branch) error {
-	w.Stage.Faults.Add(s.Fault)
+func (s *Fault) Do(_ context.Context, w *World, b Branch) error {
+	w.Stage.Faults.AddBy(s.Fault, b.Step)
 	return nil
 }

@@ -32,7 +32,7 @@ func TestTheSuitePassesOnTheScriptedEngine(t *testing.T) {
 			continue
 		}
 		t.Run(s.Name, func(t *testing.T) {
-			r := run.Run(t.Context(), s, run.Options{Engine: stage.Scripted})
+			r := run.Run(t.Context(), s, run.Options{Engine: stage.Scripted, Strict: true})
 			require.Equal(t, trace.Passed, r.Status, r.Error)
 		})
 	}

@@ -27,6 +27,14 @@ type StepResult struct {
 	Error   string        `json:"error,omitempty"` // one line for people
 }
 
+// FaultResult is how often a fault of a scenario struck.
+type FaultResult struct {
+	Name   string `json:"name"`
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Struck int    `json:"struck"`
+}
+
 // Result is how one scenario went.
 type Result struct {
 	Name        string        `json:"name"` // with the values of its matrix, if it has one
@@ -42,7 +50,18 @@ type Result struct {
 	Elapsed     time.Duration `json:"elapsed_ns"`           // by the machine's clock
 	VMMMemory   uint64        `json:"vmm_memory,omitempty"` // bytes, the most that a VMM has taken beside its enclave's RAM; qemu only
 	Steps       []StepResult  `json:"steps"`
+	Faults      []FaultResult `json:"faults,omitempty"` // in the order in which they were armed
 	Entries     []Entry       `json:"trace"`
+}
+
+// Idle lists the faults that never struck.
+func (r *Result) Idle() (idle []FaultResult) {
+	for _, f := range r.Faults {
+		if f.Struck == 0 {
+			idle = append(idle, f)
+		}
+	}
+	return idle
 }
 
 // Run is the results of one call of the runner, or of several that were merged.
