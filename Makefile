@@ -7,7 +7,12 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 REPRODUCIBLE := -trimpath -buildvcs=false
 
-.PHONY: help deps samples programs build demo test race bench lint clean
+# What nesim --version prints. Empty where there is no git.
+VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null)
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+VERSION_FLAGS = -X main.release=$(VERSION) -X main.commit=$(COMMIT)
+
+.PHONY: help deps samples programs build demo test race bench lint clean print-version-flags
 
 help: ## what can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,7 +27,7 @@ programs: # what runs inside an enclave and a primary VM; packages eif/pack and 
 	@$(FOR_GUESTS) -o sim/primary/programs/ ./cmd/parentinit
 
 build: programs ## bin/nesim, static, and bin/hello to pack into an enclave
-	@CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -o bin/nesim ./cmd/nesim
+	@CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -ldflags="$(VERSION_FLAGS)" -o bin/nesim ./cmd/nesim
 	@cp eif/pack/programs/hello bin/hello
 
 demo: deps build ## an enclave's life from EIF to its end, in a minute or so
@@ -44,6 +49,9 @@ lint: programs ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+
+print-version-flags:
+	@echo "$(VERSION_FLAGS)"
 
 clean: ## remove what was built (.cache stays)
 	rm -rf bin eif/pack/programs/init eif/pack/programs/hello sim/primary/programs/parentinit

@@ -17,18 +17,18 @@ import (
 )
 
 func attestCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "attest",
-		Short: "Make, show and verify attestation documents",
-	}
+		Short: "Create, print and verify attestation documents",
+	})
 	cmd.AddCommand(attestRoot(), attestVerify(), attestShow(), attestDocument())
 	return cmd
 }
 
 // rootFlags are the flags that name a root of the user's own choice.
 func rootFlags(cmd *cobra.Command, nsm *instance.NSMConfig) {
-	cmd.Flags().StringVar(&nsm.CACert, "ca-cert", "", "certificate of the root of attestation, a PEM file (default: the user's own, made when it is first needed)")
-	cmd.Flags().StringVar(&nsm.CAKey, "ca-key", "", "its private key, a PEM file")
+	cmd.Flags().StringVar(&nsm.CACert, "ca-cert", "", "root certificate of attestation, a PEM file (default: the user's own root, created when first needed)")
+	cmd.Flags().StringVar(&nsm.CAKey, "ca-key", "", "private key of --ca-cert, a PEM file")
 	together(cmd, "ca-cert", "ca-key")
 }
 
@@ -37,7 +37,7 @@ func attestRoot() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "root",
-		Short: "Print the root certificate of simulated enclaves, for verifiers",
+		Short: "Print the root certificate of simulated enclaves",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			root, err := instance.OpenRoot(nsm.CACert, nsm.CAKey)
@@ -54,7 +54,7 @@ func attestRoot() *cobra.Command {
 			return fmt.Errorf("no format %q: choose pem or der", format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "pem", "pem or der")
+	cmd.Flags().StringVar(&format, "format", "pem", "output format: pem or der")
 	rootFlags(cmd, &nsm)
 	return cmd
 }
@@ -68,7 +68,7 @@ func attestVerify() *cobra.Command {
 	var pcrs [numPCRs]string
 	cmd := &cobra.Command{
 		Use:   "verify DOCUMENT",
-		Short: "Verify an attestation document, and print what it says",
+		Short: "Verify an attestation document and print it",
 		Long: "Verify an attestation document by the rules for those of Nitro Enclaves, and print what it says.\n\n" +
 			"The document is a file, or - for the standard input, as it is or in base64, base64url or hex. Trusted are the roots\n" +
 			"given, else the user's own and that of real enclaves.",
@@ -90,12 +90,12 @@ func attestVerify() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&roots, "root", nil, "a trusted root, a PEM file; may be given several times")
-	flags.StringVar(&nonce, "nonce", "", "the nonce that must be in it, in hex")
-	flags.StringVar(&at, "at", "", "the time at which it must be valid, as 2006-01-02T15:04:05Z (default: now)")
+	flags.StringArrayVar(&roots, "root", nil, "trusted root certificate, a PEM file; can be repeated")
+	flags.StringVar(&nonce, "nonce", "", "nonce that the document must have, in hex")
+	flags.StringVar(&at, "at", "", "time at which the document must be valid, as 2006-01-02T15:04:05Z (default: now)")
 	for i := range pcrs {
 		name := fmt.Sprintf("pcr%d", i)
-		flags.StringVar(&pcrs[i], name, "", fmt.Sprintf("the value of PCR%d that must be in it, in hex", i))
+		flags.StringVar(&pcrs[i], name, "", fmt.Sprintf("value of PCR%d that the document must have, in hex", i))
 		if i > 4 && i != 8 {
 			_ = flags.MarkHidden(name)
 		}
@@ -155,7 +155,7 @@ func trusted(files []string) ([]attest.Fingerprint, error) {
 func attestShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show DOCUMENT",
-		Short: "Print what an attestation document says, verified or not",
+		Short: "Print an attestation document without verifying it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			signed, err := readDocument(cmd, args[0])

@@ -22,10 +22,10 @@ import (
 func nsmFlags(flags *pflag.FlagSet, c *instance.NSMConfig, id *string) func() error {
 	var clock string
 	flags.StringVar(id, "instance-id", instance.InstanceID, "EC2 instance ID of the parent, which PCR4 measures")
-	flags.StringVar(&c.RoleARN, "role-arn", nsm.DefaultRoleARN, "IAM role of the parent, which PCR3 measures; an empty one (\"\") is none, and PCR3 is zero")
-	flags.StringVar(&c.Region, "region", "us-east-1", "region that certificates name")
-	flags.StringVar(&clock, "clock", "", "the time it is for attestation, as 2006-01-02T15:04:05Z (default: the machine's)")
-	flags.DurationVar(&c.LeafValidity, "certificate-validity", pki.LeafValidity, "how long the certificates that sign documents are valid")
+	flags.StringVar(&c.RoleARN, "role-arn", nsm.DefaultRoleARN, "ARN of the IAM role of the parent, which PCR3 measures (\"\": no role, and PCR3 is zero)")
+	flags.StringVar(&c.Region, "region", "us-east-1", "region in the names of the certificates")
+	flags.StringVar(&clock, "clock", "", "time in attestation documents, as 2006-01-02T15:04:05Z (default: now)")
+	flags.DurationVar(&c.LeafValidity, "certificate-validity", pki.LeafValidity, "validity of the certificates that sign documents")
 	return func() (err error) {
 		c.Clock, err = parseTime("clock", clock)
 		return err
@@ -38,17 +38,17 @@ func attestDocument() *cobra.Command {
 	var debug, text bool
 	cmd := &cobra.Command{
 		Use:   "document --eif-path FILE",
-		Short: "Make an attestation document as an enclave would get it, without running one",
+		Short: "Create an attestation document without an enclave",
 		Args:  cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&eifPath, "eif-path", "", "the image whose measurements the document has")
-	flags.BoolVar(&debug, "debug-mode", false, "as of an enclave in debug mode")
-	flags.StringVar(&nonce, "nonce", "", "the nonce, in hex")
-	flags.StringVar(&userData, "user-data", "", "a file with the user data")
-	flags.StringVar(&publicKey, "public-key", "", "a file with the public key, in PEM or DER")
-	flags.StringVar(&output, "output", "", "the file to write (default: the standard output)")
-	flags.BoolVar(&text, "base64", false, "write it in base64")
+	flags.StringVar(&eifPath, "eif-path", "", "Enclave Image File whose measurements the document has")
+	flags.BoolVar(&debug, "debug-mode", false, "create the document of an enclave in debug mode")
+	flags.StringVar(&nonce, "nonce", "", "nonce, in hex")
+	flags.StringVar(&userData, "user-data", "", "file with the user data")
+	flags.StringVar(&publicKey, "public-key", "", "file with the public key, in PEM or DER")
+	flags.StringVar(&output, "output", "", "file to write (default: standard output)")
+	flags.BoolVar(&text, "base64", false, "write the document in base64")
 	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "eif" {
 			name = "eif-path"

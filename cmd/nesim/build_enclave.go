@@ -33,7 +33,7 @@ func buildEnclave() *cobra.Command {
 	var b builder
 	cmd := &cobra.Command{
 		Use:   "build-enclave (--docker-uri IMAGE | --rootfs DIR) --output-file FILE",
-		Short: "Pack a container image or a folder, a kernel and an init into an Enclave Image File",
+		Short: "Build an Enclave Image File from an image or a folder",
 		Long: "Pack a container image or a folder into an Enclave Image File, with a kernel and an init.\n\n" +
 			"The image is one that the local container engine has (DOCKER_HOST, else Docker's socket), or one in a\n" +
 			"registry; or it is a file: a docker save or OCI archive, or an OCI layout folder, with the tag of one of\n" +
@@ -61,23 +61,23 @@ func buildEnclave() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&b.image, "docker-uri", "", "the container image: a name, or an archive or an OCI layout folder, maybe with :TAG")
-	flags.StringVar(&b.image, "image", "", "the same as --docker-uri")
-	flags.StringVar(&b.dockerDir, "docker-dir", "", "folder with a Dockerfile, which docker builds under the name of --docker-uri first")
+	flags.StringVar(&b.image, "docker-uri", "", "container image: a name, or an archive or OCI layout folder, with :TAG to choose one of several images")
+	flags.StringVar(&b.image, "image", "", "alias of --docker-uri")
+	flags.StringVar(&b.dockerDir, "docker-dir", "", "folder with a Dockerfile to build first, tagged as --docker-uri")
 	flags.BoolVar(&b.honor.Entrypoint, "honor-entrypoint", false, "run the image's ENTRYPOINT with its CMD as arguments, as a container engine does")
 	flags.BoolVar(&b.honor.WorkDir, "honor-workdir", false, "start in the image's WORKDIR")
-	flags.BoolVar(&b.honor.User, "honor-user", false, "run as the image's USER, who then may use /dev/vsock and /dev/nsm")
-	flags.StringVar(&b.rootfs, "rootfs", "", "the folder to pack")
-	flags.StringVar(&b.spec.Output, "output-file", "", "where the Enclave Image File goes")
-	flags.StringVar(&b.spec.Metadata.ImageName, "name", "", "name of the image, for its metadata (default: the container image's)")
-	flags.StringVar(&b.spec.Metadata.ImageVersion, "version", "", "version of the image, for its metadata (default: the container image's digest)")
-	flags.StringVar(&b.metadata, "metadata", "", "file of JSON with metadata of your own")
+	flags.BoolVar(&b.honor.User, "honor-user", false, "run as the image's USER, with access to /dev/vsock and /dev/nsm")
+	flags.StringVar(&b.rootfs, "rootfs", "", "folder with the root directory of the enclave")
+	flags.StringVar(&b.spec.Output, "output-file", "", "Enclave Image File to write")
+	flags.StringVar(&b.spec.Metadata.ImageName, "name", "", "image name in the metadata (default: that of the container image)")
+	flags.StringVar(&b.spec.Metadata.ImageVersion, "version", "", "image version in the metadata (default: the digest of the container image)")
+	flags.StringVar(&b.metadata, "metadata", "", "JSON file with custom metadata")
 	flags.StringVar(&b.blobs, "blobs-dir", "", "folder with bzImage, bzImage.config, init, nsm.ko and cmdline (default: $"+blobsVariable+")")
-	flags.StringVar(&b.spec.Kernel, "kernel", "", "another kernel: a bzImage, or an ELF vmlinux with a PVH entry point")
-	flags.StringVar(&b.kernelConfig, "kernel-config", "", "its configuration, for the metadata (default: its name with .config, if there)")
-	flags.StringVar(&b.modules, "modules", "", "folder of that kernel's modules, with modules.dep (default: it needs none)")
-	flags.StringVar(&b.spec.Init, "init", "", "another init, a static program")
-	flags.StringVar(&b.spec.Cmdline, "cmdline", "", "another command line for the kernel")
+	flags.StringVar(&b.spec.Kernel, "kernel", "", "kernel to use instead: a bzImage, or an ELF vmlinux with a PVH entry point")
+	flags.StringVar(&b.kernelConfig, "kernel-config", "", "configuration of --kernel, for the metadata (default: the kernel's name with .config, if it exists)")
+	flags.StringVar(&b.modules, "modules", "", "folder with the modules of --kernel and modules.dep (default: no modules)")
+	flags.StringVar(&b.spec.Init, "init", "", "init to use instead, a static program")
+	flags.StringVar(&b.spec.Cmdline, "cmdline", "", "kernel command line to use instead")
 	b.keys.add(cmd)
 	exactlyOne(cmd, "docker-uri", "image", "rootfs")
 	atMostOne(cmd, "docker-dir", "rootfs")

@@ -18,12 +18,12 @@ import (
 func console() *cobra.Command {
 	var disconnect uint64
 	cmd := &cobra.Command{
-		Use:   "console (--enclave-id ID | --enclave-name NAME)",
-		Short: "Show the console of an enclave in debug mode until the enclave ends",
-		Args:  cobra.NoArgs,
+		Use:   "console (NAME | ID | --enclave-id ID | --enclave-name NAME)",
+		Short: "Print the console of an enclave in debug mode",
 	}
 	enclave := enclaveFlags(cmd)
-	cmd.Flags().Uint64Var(&disconnect, "disconnect-timeout", 0, "leave the console after so many seconds (default: at the enclave's end)")
+	enclaveOperand(cmd)
+	cmd.Flags().Uint64Var(&disconnect, "disconnect-timeout", 0, "seconds after which to leave the console (default: when the enclave ends)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if disconnect > 0 {
@@ -33,7 +33,7 @@ func console() *cobra.Command {
 		}
 		c := client()
 		if found, ok := findEnclave(ctx, c, enclave()); ok {
-			fmt.Fprintf(cmd.OutOrStdout(), "Connecting to the console for enclave %d...\n", found.CID)
+			connecting(cmd, found.CID)
 		}
 		err := follow(cmd, c, enclave())
 		if ctx.Err() == nil && errors.Is(cmd.Context().Err(), context.DeadlineExceeded) {
@@ -42,6 +42,13 @@ func console() *cobra.Command {
 		return unknownEnclave(cmd, err)
 	}
 	return cmd
+}
+
+// connecting prints what nitro-cli prints before it shows a console, on standard output as nitro-cli does.
+func connecting(cmd *cobra.Command, cid uint64) {
+	if !quiet(cmd) {
+		fmt.Fprintf(cmd.OutOrStdout(), "Connecting to the console for enclave %d...\n", cid)
+	}
 }
 
 // follow copies an enclave's console to the command's output until the enclave ends or the command is interrupted.
@@ -53,7 +60,9 @@ func follow(cmd *cobra.Command, c *daemon.Client, enclave instance.Ref) error {
 	stop := context.AfterFunc(cmd.Context(), func() { stream.Close() })
 	defer stream.Close()
 	defer stop()
-	fmt.Fprintln(cmd.OutOrStdout(), "Successfully connected to the console.")
+	if !quiet(cmd) {
+		fmt.Fprintln(cmd.OutOrStdout(), "Successfully connected to the console.")
+	}
 	if _, err := io.Copy(cmd.OutOrStdout(), stream); err != nil && cmd.Context().Err() == nil {
 		return errcode.New(errcode.EnclaveConsoleRead, "read the console of %s: %w", enclave, err)
 	}

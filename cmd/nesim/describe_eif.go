@@ -16,9 +16,8 @@ import (
 func describeEIF() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use:   "describe-eif --eif-path FILE",
+		Use:   "describe-eif (FILE | --eif-path FILE)",
 		Short: "Check, measure and describe an Enclave Image File",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			described, err := describe(cmd.Context(), path)
 			if described != nil {
@@ -31,7 +30,8 @@ func describeEIF() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&path, "eif-path", "", "the Enclave Image File")
+	cmd.Flags().StringVar(&path, "eif-path", "", "Enclave Image File to describe")
+	fileOperand(cmd)
 	_ = cmd.MarkFlagRequired("eif-path")
 	_ = cmd.MarkFlagFilename("eif-path", "eif")
 	return cmd
@@ -50,7 +50,7 @@ func describe(ctx context.Context, path string) (*eif.Description, error) {
 	return described, nil
 }
 
-// openEIF opens a file that may be an EIF. A FIFO or a folder is none.
+// openEIF opens a file that may be an EIF. A FIFO or a folder is refused.
 func openEIF(path string) (*os.File, int64, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -35,7 +35,7 @@ func describeEnclaves() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&metadata, "metadata", false, "add the metadata of the enclaves' images")
+	cmd.Flags().BoolVar(&metadata, "metadata", false, "include the metadata of the images")
 	return cmd
 }
 
@@ -78,13 +78,13 @@ func text(s *string) string {
 	return *s
 }
 
-// absent tells whether an error says that no daemon runs.
+// absent reports whether an error means that no daemon runs.
 func absent(err error) bool {
 	none := (*daemon.NotRunningError)(nil)
 	return errors.As(err, &none)
 }
 
-// absentCode gives an error a code where it says that no daemon runs.
+// absentCode gives an error a code if it means that no daemon runs.
 func absentCode(code errcode.Code, err error) error {
 	if absent(err) {
 		return errcode.Wrap(code, err)

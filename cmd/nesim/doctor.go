@@ -32,9 +32,9 @@ func (s status) style() style {
 func doctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Check that this host can run enclaves, and say what to do where it cannot",
-		Long: "Check that this host can run enclaves, one line a check: ok, warn where something is slow or missing, or\n" +
-			"fail where enclaves will not run, with what to do about it. The exit code is 1 where a check failed.",
+		Short: "Check whether this host can run enclaves",
+		Long: "Check whether this host can run enclaves, and print a line for each check: ok, warn if something is slow or\n" +
+			"missing, or fail if enclaves will not run, with what to do about it. The exit code is 1 if a check failed.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := examine(cmd.Context())
@@ -80,7 +80,7 @@ func failures(findings []finding) error {
 	case 0:
 		return nil
 	case 1:
-		return fmt.Errorf("one check failed: its line says what to do")
+		return fmt.Errorf("1 check failed: its line says what to do")
 	}
 	return fmt.Errorf("%d checks failed: their lines say what to do", n)
 }

@@ -22,7 +22,7 @@ const (
 	littleMemory, goodMemory = 256 * mib, 1024 * mib
 	littleSpace              = 64 * mib
 
-	daemonPatience = 2 * time.Second
+	daemonTimeout = 2 * time.Second
 )
 
 func examineQEMU(ctx context.Context) (setup.QEMU, finding) {
@@ -169,7 +169,7 @@ func examineFolder() finding {
 }
 
 func examineDaemon(ctx context.Context) finding {
-	ctx, cancel := context.WithTimeout(ctx, daemonPatience)
+	ctx, cancel := context.WithTimeout(ctx, daemonTimeout)
 	defer cancel()
 	about, err := client().About(ctx)
 	switch {

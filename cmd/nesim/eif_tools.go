@@ -16,11 +16,10 @@ import (
 )
 
 func eifCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "eif",
-		Short: "Look into Enclave Image Files, whoever built them",
-		Args:  cobra.NoArgs,
-	}
+		Short: "Inspect, extract and compare Enclave Image Files",
+	})
 	cmd.AddCommand(eifInspect(), eifExtract(), eifDiff())
 	return cmd
 }
@@ -28,7 +27,7 @@ func eifCommand() *cobra.Command {
 func eifInspect() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "List an image's sections, its kernel and the files of its ramdisks",
+		Short: "List the sections, the kernel and the files of an image",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image, closeImage, err := openImage(args[0])
@@ -49,9 +48,9 @@ func eifExtract() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "extract FILE --output DIR",
-		Short: "Write an image's sections into files",
-		Long: "Write an image's sections into files: kernel, cmdline, metadata.json, ramdisk-0.cpio and so on, and of a\n" +
-			"signed image signature.cbor and certificate.pem. No file that is there is replaced.",
+		Short: "Write the sections of an image to files",
+		Long: "Write the sections of an image to files: kernel, cmdline, metadata.json, ramdisk-0.cpio and so on, and for a\n" +
+			"signed image signature.cbor and certificate.pem. Existing files are not replaced.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image, closeImage, err := openImage(args[0])
@@ -60,13 +59,18 @@ func eifExtract() *cobra.Command {
 			}
 			defer closeImage()
 			names, err := inspect.Extract(cmd.Context(), image, dir)
+			paths := []string{}
 			for _, name := range names {
-				fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(dir, name))
+				paths = append(paths, filepath.Join(dir, name))
 			}
-			return errcode.Wrap(errcode.FileOperationFailure, err)
+			return errors.Join(errcode.Wrap(errcode.FileOperationFailure, err), showAlways(cmd, paths, func(p *printer) {
+				for _, path := range paths {
+					p.line(path)
+				}
+			}))
 		},
 	}
-	cmd.Flags().StringVar(&dir, "output", "", "the folder to write to; it is made if need be")
+	cmd.Flags().StringVar(&dir, "output", "", "folder to write to; created if missing")
 	_ = cmd.MarkFlagRequired("output")
 	_ = cmd.MarkFlagDirname("output")
 	return cmd
@@ -76,7 +80,7 @@ func eifDiff() *cobra.Command {
 	var exit bool
 	cmd := &cobra.Command{
 		Use:   "diff FILE FILE",
-		Short: "Tell what differs between two images: sections, files, and so PCRs",
+		Short: "Compare two images: sections, files and PCRs",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			difference, err := diffFiles(cmd.Context(), args[0], args[1])
@@ -90,7 +94,7 @@ func eifDiff() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&exit, "exit-code", false, "exit with 1 where the images differ")
+	cmd.Flags().BoolVar(&exit, "exit-code", false, "exit with 1 if the images differ")
 	return cmd
 }
 

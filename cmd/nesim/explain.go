@@ -8,36 +8,36 @@ import (
 	"github.com/nesim/nesim/sim/errcode"
 )
 
+// explained is what `nesim explain --json` prints.
+type explained struct {
+	Code  string `json:"Code"`
+	Title string `json:"Title"`
+	Text  string `json:"Text"`
+	Do    string `json:"Do,omitempty"`
+}
+
 func explain() *cobra.Command {
 	var text string
 	cmd := &cobra.Command{
-		Use:   "explain --error-code CODE",
-		Short: "Explain the code of an error, such as E26",
-		Args:  cobra.NoArgs,
+		Use:   "explain (CODE | --error-code CODE)",
+		Short: "Explain an error code, such as E26",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			code, err := errcode.Parse(text)
 			if err != nil {
 				return err
 			}
 			e := code.Explain()
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%v: %s.\n%s\n", code, e.Title, e.Text)
-			if err == nil && e.Do != "" {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "What to do: %s\n", e.Do)
-			}
-			return err
+			return showAlways(cmd, explained{code.String(), e.Title, e.Text, e.Do}, func(p *printer) {
+				p.line(fmt.Sprintf("%v: %s.", code, e.Title))
+				p.line(e.Text)
+				if e.Do != "" {
+					p.line("What to do: " + e.Do)
+				}
+			})
 		},
 	}
-	cmd.Flags().StringVar(&text, "error-code", "", "the code, from E00 to E60")
+	cmd.Flags().StringVar(&text, "error-code", "", "error code, from E00 to E60")
+	operand(cmd, func(string) string { return "error-code" }, "error-code")
 	_ = cmd.MarkFlagRequired("error-code")
-	_ = cmd.RegisterFlagCompletionFunc("error-code", completeCodes)
 	return cmd
-}
-
-func completeCodes(*cobra.Command, []string, string) (codes []string, _ cobra.ShellCompDirective) {
-	for code := errcode.MissingArgument; ; code++ {
-		if _, err := errcode.Parse(code.String()); err != nil {
-			return codes, cobra.ShellCompDirectiveNoFileComp
-		}
-		codes = append(codes, code.String()+"\t"+code.Explain().Title)
-	}
 }

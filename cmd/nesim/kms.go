@@ -23,7 +23,7 @@ import (
 )
 
 func kmsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "kms", Short: "Simulate the AWS Key Management Service for enclaves"}
+	cmd := group(&cobra.Command{Use: "kms", Short: "Simulate AWS KMS for enclaves"})
 	cmd.AddCommand(kmsServe())
 	return cmd
 }
@@ -44,7 +44,7 @@ func kmsServe() *cobra.Command {
 	var f kmsFlags
 	cmd := &cobra.Command{
 		Use:   "serve [--listen ADDRESS] [--vsock-port PORT]",
-		Short: "Serve keys to enclaves that attest themselves, by the API of AWS KMS",
+		Short: "Serve the AWS KMS API to enclaves and their parent",
 		Long: "Serve keys by the API of AWS KMS, with key policies that ask for PCRs and with the Recipient parameter, until\n" +
 			"ctrl-C. The endpoint is printed, each on a line; give it to an AWS SDK or as --endpoint-url to the AWS CLI.\n\n" +
 			"Any credentials will do. Those without a session token are the account's administrator's, those with one\n" +
@@ -58,15 +58,15 @@ func kmsServe() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.listen, "listen", "127.0.0.1:4599", "where to serve: HOST:PORT, unix:PATH, or vsock:PORT of this machine's own vsock")
-	flags.Uint32Var(&f.vsockPort, "vsock-port", 0, "serve on this vsock port of the simulated parent too (CID 3), where enclaves reach it")
-	flags.StringVar(&f.config.Dir, "dir", "", "folder of the keys (default: kms in the user's data folder of nesim)")
-	flags.StringArrayVar(&f.roots, "root", nil, "a trusted root of attestation, a PEM file; may be given several times (default: the user's own)")
-	flags.StringVar(&f.config.Region, "region", "us-east-1", "region in the keys' ARNs")
-	flags.StringVar(&f.config.RoleARN, "role-arn", nsm.DefaultRoleARN, "IAM role of callers with a session token; the keys are its account's")
-	flags.StringVar(&f.clock, "clock", "", "the time it is for attestation, as 2006-01-02T15:04:05Z (default: the machine's)")
-	flags.StringVar(&f.cert, "tls-cert", "", "serve by TLS, with this certificate and its chain, a PEM file")
-	flags.StringVar(&f.key, "tls-key", "", "its private key, a PEM file")
+	flags.StringVar(&f.listen, "listen", "127.0.0.1:4599", "address to serve on: HOST:PORT, unix:PATH, or vsock:PORT for this machine's vsock")
+	flags.Uint32Var(&f.vsockPort, "vsock-port", 0, "vsock port of the simulated parent (CID 3) to serve enclaves on as well")
+	flags.StringVar(&f.config.Dir, "dir", "", "folder of the keys (default: kms in nesim's data folder)")
+	flags.StringArrayVar(&f.roots, "root", nil, "trusted root certificate of attestation, a PEM file; can be repeated (default: the user's own root)")
+	flags.StringVar(&f.config.Region, "region", "us-east-1", "region in the ARNs of the keys")
+	flags.StringVar(&f.config.RoleARN, "role-arn", nsm.DefaultRoleARN, "IAM role of callers with a session token; the keys belong to its account")
+	flags.StringVar(&f.clock, "clock", "", "time at which documents are verified, as 2006-01-02T15:04:05Z (default: now)")
+	flags.StringVar(&f.cert, "tls-cert", "", "certificate with its chain, a PEM file: serve TLS")
+	flags.StringVar(&f.key, "tls-key", "", "private key of --tls-cert, a PEM file")
 	together(cmd, "tls-cert", "tls-key")
 	return cmd
 }

@@ -20,9 +20,8 @@ func man() *cobra.Command {
 		Use:   "man --output DIR",
 		Short: "Write a manual page for each command",
 		Long: "Write a manual page for each command, as nesim.1, nesim-run-enclave.1 and so on.\n" +
-			"The pages' date is SOURCE_DATE_EPOCH's, where that is set.",
-		Example: "  nesim man --output ~/.local/share/man/man1",
-		Args:    cobra.NoArgs,
+			"The date of the pages is SOURCE_DATE_EPOCH, if that is set.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return errcode.Wrap(errcode.FileOperationFailure, err)
@@ -33,11 +32,11 @@ func man() *cobra.Command {
 			if err := writePages(top, header, dir); err != nil {
 				return errcode.New(errcode.FileOperationFailure, "write the manual pages: %w", err)
 			}
-			_, err := fmt.Fprintln(cmd.ErrOrStderr(), "The manual pages are in", dir)
+			_, err := fmt.Fprintln(cmd.ErrOrStderr(), "Wrote the manual pages to", dir)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "output", "", "the folder for the pages; it is made if it is not there")
+	cmd.Flags().StringVar(&dir, "output", "", "folder for the pages; created if missing")
 	_ = cmd.MarkFlagRequired("output")
 	_ = cmd.MarkFlagDirname("output")
 	return cmd

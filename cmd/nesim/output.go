@@ -13,7 +13,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// show prints a value: as JSON, or on a terminal, unless --json asks for that too, by what people does.
+// withoutJSON are the commands that print no value, with the reason. Every other command has --json.
+var withoutJSON = map[string]string{
+	"nesim console":         "prints what the enclave writes",
+	"nesim vsock dial":      "prints what the peer sends",
+	"nesim vsock listen":    "prints what the peer sends",
+	"nesim parent":          "prints what the command in the VM writes",
+	"nesim serve":           "runs until it is stopped, and logs",
+	"nesim kms serve":       "runs until it is stopped; prints its endpoints",
+	"nesim shutdown":        "prints nothing",
+	"nesim attest root":     "prints a certificate",
+	"nesim attest document": "prints a document, in CBOR or base64",
+	"nesim scenario schema": "prints a JSON Schema in any case",
+	"nesim scenario record": "prints nothing",
+	"nesim man":             "writes files",
+	"nesim help":            "prints help",
+}
+
+// addJSON gives a command --json. A group has it hidden, so that it can stand before the command's name too.
+func addJSON(cmd *cobra.Command) {
+	_, without := withoutJSON[cmd.CommandPath()]
+	if without || cmd.Name() == "completion" || cmd.HasParent() && cmd.Parent().Name() == "completion" {
+		return
+	}
+	cmd.Flags().Bool("json", false, "print JSON on a terminal too")
+	if cmd.HasSubCommands() {
+		_ = cmd.Flags().MarkHidden("json")
+	}
+}
+
+// wantsJSON tells whether --json is given.
+func wantsJSON(cmd *cobra.Command) bool {
+	set, _ := cmd.Flags().GetBool("json")
+	return set
+}
+
+// show prints a value: as JSON, or on a terminal without --json as people writes it.
 func show(cmd *cobra.Command, value any, people func(p *printer)) error {
 	if w := cmd.OutOrStdout(); !isTerminal(w) {
 		return printJSON(w, value)
@@ -21,10 +56,10 @@ func show(cmd *cobra.Command, value any, people func(p *printer)) error {
 	return showAlways(cmd, value, people)
 }
 
-// showAlways is show for what is for people in the first place: JSON only with --json.
+// showAlways is show for a command whose output is for people in the first place: JSON only with --json.
 func showAlways(cmd *cobra.Command, value any, people func(p *printer)) error {
 	w := cmd.OutOrStdout()
-	if asked, _ := cmd.Flags().GetBool("json"); asked {
+	if wantsJSON(cmd) {
 		return printJSON(w, value)
 	}
 	p := &printer{w: w, colours: isTerminal(w) && coloured(os.Getenv)}

@@ -84,5 +84,5 @@ func TestTheDoctorLooksAtEverything(t *testing.T) {
 	text, told, err := u.run("", "doctor")
 	require.Error(t, err)
 	require.Regexp(t, `(?m)^fail\s+QEMU\s+.*/nowhere/qemu`, text)
-	require.Contains(t, told, "nesim: one check failed")
+	require.Contains(t, told, "nesim: 1 check failed")
 }

@@ -17,13 +17,13 @@ func parentCommand() *cobra.Command {
 	var cfg primary.Config
 	var copies []string
 	var accel string
-	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "parent [--exec COMMAND] [--root DIR] [--copy FILE[:PATH]]...",
-		Short: "Boot a primary VM, with the Linux kernel's own NE driver, and run a command in it",
-		Long: "Boot a primary VM, the parent of enclaves, with the Linux kernel's own NE driver on the instance's NE PCI\n" +
-			"device, and run a command in it, or a shell. /dev/nitro_enclaves, its CPU pool and its huge pages are\n" +
-			"ready; the VM is CID 3. The command's exit code is that of nesim; all else of the VM is gone then.",
+		Short: "Boot a primary VM with the Linux NE driver",
+		Long: "Boot a primary VM, the parent of enclaves, with the Linux kernel's NE driver on the instance's NE PCI device,\n" +
+			"and run a command in it, or a shell. /dev/nitro_enclaves, its CPU pool and its huge pages are ready; the VM\n" +
+			"has CID 3. nesim exits with the exit code of the command, and the VM is then removed.\n\n" +
+			"With --verbose the messages of the VM's kernel go to standard error.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if cfg.Accel, err = qemu.ParseAccel(accel); err != nil {
@@ -36,7 +36,7 @@ func parentCommand() *cobra.Command {
 				}
 				cfg.Copies = append(cfg.Copies, copied)
 			}
-			if verbose {
+			if verbose(cmd) {
 				cfg.KernelLog = cmd.ErrOrStderr()
 			}
 			code, err := runParent(cmd, cfg)
@@ -47,22 +47,21 @@ func parentCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&cfg.Command, "exec", "", "the command, for sh -c (default: a shell)")
-	flags.StringVar(&cfg.Root, "root", "", "a folder: the VM's root directory, under which nesim puts its own /.nesim")
-	flags.StringArrayVar(&copies, "copy", nil, "a file or folder for the VM, at PATH or in /root")
-	flags.BoolVarP(&cfg.Terminal, "tty", "t", false, "give the command a terminal (the shell has one where nesim has)")
+	flags.StringVar(&cfg.Command, "exec", "", "command to run with sh -c (default: an interactive shell)")
+	flags.StringVar(&cfg.Root, "root", "", "folder with the root directory of the VM, to which nesim adds /.nesim")
+	flags.StringArrayVar(&copies, "copy", nil, "file or folder to copy to PATH, or to /root; can be repeated")
+	flags.BoolVarP(&cfg.Terminal, "tty", "t", false, "give the command a terminal; a shell gets one if nesim has one")
 	flags.IntVar(&cfg.CPUs, "cpus", 4, "CPUs of the VM")
-	flags.IntVar(&cfg.ThreadsPerCore, "threads-per-core", 2, "threads of each of its cores, 1 or 2")
-	flags.StringVar(&cfg.CPUPool, "ne-cpus", "", "CPU list that enclaves are given from (default: all but the first core)")
-	flags.IntVar(&cfg.MemoryMiB, "memory", 2048, "memory of the VM, in MiB")
-	flags.IntVar(&cfg.HugeMiB, "hugepages", 0, "of it, MiB set aside in huge pages of 2 MiB (default: half)")
-	flags.IntVar(&cfg.HugeGiB, "gigantic-pages", 0, "and in huge pages of 1 GiB")
-	flags.StringVar(&accel, "accel", "", "auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
-	flags.BoolVarP(&verbose, "verbose", "v", false, "show the kernel's messages on standard error")
+	flags.IntVar(&cfg.ThreadsPerCore, "threads-per-core", 2, "threads of each CPU core, 1 or 2")
+	flags.StringVar(&cfg.CPUPool, "ne-cpus", "", "CPU pool for enclaves, as a CPU list such as 2-3 (default: all but the first core)")
+	flags.IntVar(&cfg.MemoryMiB, "memory", 2048, "memory of the VM in MiB")
+	flags.IntVar(&cfg.HugeMiB, "hugepages", 0, "MiB of the VM's memory to reserve as 2 MiB huge pages (default: half of it)")
+	flags.IntVar(&cfg.HugeGiB, "gigantic-pages", 0, "GiB of the VM's memory to reserve as 1 GiB huge pages")
+	flags.StringVar(&accel, "accel", "", "accelerator: auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
 	return cmd
 }
 
-// runParent finds what the VM is made of, starts the daemon where none runs, and runs the VM on this terminal.
+// runParent finds the parts of the VM, starts the daemon if none runs, and runs the VM on this terminal.
 func runParent(cmd *cobra.Command, cfg primary.Config) (code int, err error) {
 	ctx := cmd.Context()
 	if cfg.QEMU, err = setup.FindQEMU(ctx); err != nil {
@@ -81,7 +80,7 @@ func runParent(cmd *cobra.Command, cfg primary.Config) (code int, err error) {
 	if err := attach(ctx, c, &cfg); err != nil {
 		return 0, err
 	}
-	cfg.Stdin, cfg.Stdout, cfg.Stderr = os.Stdin, cmd.OutOrStdout(), cmd.ErrOrStderr()
+	cfg.Stdin, cfg.Stdout, cfg.Stderr = os.Stdin, cmd.OutOrStdout(), os.Stderr
 	restore := terminal(&cfg)
 	defer restore()
 	return primary.Run(ctx, cfg)

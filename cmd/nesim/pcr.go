@@ -17,7 +17,7 @@ func pcr() *cobra.Command {
 	var input, certificate string
 	cmd := &cobra.Command{
 		Use:   "pcr (--input FILE | --signing-certificate FILE)",
-		Short: "Print the PCR that measures a file, or PCR8 of a signing certificate",
+		Short: "Print the PCR of a file, or PCR8 of a certificate",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			name, measure, path := "PCR", filePCR, input
@@ -31,8 +31,8 @@ func pcr() *cobra.Command {
 			return show(cmd, map[string]eif.Digest{name: digest}, func(p *printer) { p.fields([2]string{name, digest.String()}) })
 		},
 	}
-	cmd.Flags().StringVar(&input, "input", "", "a file whose bytes are measured")
-	cmd.Flags().StringVar(&certificate, "signing-certificate", "", "a signing certificate (PEM); the PCR is PCR8 of the images signed with it")
+	cmd.Flags().StringVar(&input, "input", "", "file to measure")
+	cmd.Flags().StringVar(&certificate, "signing-certificate", "", "signing certificate in PEM, to print PCR8 of the images signed with it")
 	exactlyOne(cmd, "input", "signing-certificate")
 	return cmd
 }
@@ -71,7 +71,7 @@ func readPEM(path string) ([]byte, error) {
 		return nil, errcode.Wrap(errcode.FileOperationFailure, err)
 	}
 	if len(text) > maxPEM {
-		return nil, errcode.New(errcode.FileOperationFailure, "%s has more than %d bytes: it is no key or certificate in PEM form", path, maxPEM)
+		return nil, errcode.New(errcode.FileOperationFailure, "%s has more than %d bytes: it is not a key or certificate in PEM", path, maxPEM)
 	}
 	return text, nil
 }

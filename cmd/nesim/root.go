@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -13,41 +11,49 @@ import (
 
 // root is the command line: each command stands in the file of its name.
 func root() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "nesim",
 		Short: "Simulate AWS Nitro Enclaves without Nitro hardware",
-		Long: "Simulate AWS Nitro Enclaves without Nitro hardware, by nitro-cli's commands.\n\n" +
-			"On a terminal the commands print tables; elsewhere, and with --json, what nitro-cli prints.\n" +
-			"A command that fails tells why in one line, with nitro-cli's code for it, which nesim explain\n" +
-			"explains; its exit code is the code's number, 2 for a bad command line, 130 after ctrl-C.",
+		Long: "Simulate AWS Nitro Enclaves without Nitro hardware, with the commands of nitro-cli.\n\n" +
+			"On a terminal the commands print tables; elsewhere, and with --json, they print nitro-cli's JSON.\n" +
+			"A command that fails prints one line with nitro-cli's error code, which nesim explain explains. The exit\n" +
+			"code is the number of the error code, 2 for a bad command line, and 130 after ctrl-C.",
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { // help where it does not end in a pipe, as of nitro-cli
-			cmd.SetOut(cmd.ErrOrStderr())
-			return errors.Join(cmd.Help(), usageError{errors.New("a command is missing")})
-		},
-	}
-	cmd.PersistentFlags().Bool("json", false, "print JSON on a terminal too")
+	})
+	cmd.SetVersionTemplate(readBuild().String() + "\n")
+	verbosityFlags(cmd)
 	cmd.AddCommand(
 		runEnclave(), describeEnclaves(), console(), terminateEnclave(), waitEnclave(),
 		buildEnclave(), describeEIF(), eifCommand(), signEIF(), pcr(), explain(),
-		attestCommand(), kmsCommand(), parentCommand(), vsockCommand(), scenario(), serve(), shutdown(), doctor(), man(),
+		attestCommand(), kmsCommand(), parentCommand(), vsockCommand(), scenario(), serve(), shutdown(), doctor(), man(), versionCommand(),
 	)
+	cmd.InitDefaultHelpCmd()
+	cmd.InitDefaultCompletionCmd()
+	finish(cmd)
 	return cmd
 }
 
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
+// finish gives every command what all have: an error with the usage for surplus or missing arguments, --json, examples and
+// completion.
+func finish(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		finish(c)
 	}
-	return "development"
+	if c := cmd.Name(); c == "help" {
+		cmd.Short = "Print the help of a command"
+	}
+	checkArgs(cmd)
+	addJSON(cmd)
+	addExamples(cmd)
+	addCompletions(cmd)
 }
 
 // client returns a client for the user's daemon, running or not.
 func client() *daemon.Client { return daemon.NewClient(daemon.Dir()) }
 
-// runningClient returns a client for the user's daemon, which it starts where none runs.
+// runningClient returns a client for the user's daemon, starting one if none runs.
 func runningClient(ctx context.Context) (*daemon.Client, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -16,9 +16,8 @@ func runEnclave() *cobra.Command {
 	var attach bool
 	var config string
 	cmd := &cobra.Command{
-		Use:   "run-enclave (--eif-path FILE --memory SIZE (--cpu-count N | --cpu-ids ID...) | --config FILE)",
-		Short: "Start an enclave and wait for its heartbeat",
-		Args:  cobra.NoArgs,
+		Use:   "run-enclave ((FILE | --eif-path FILE) --memory SIZE (--cpu-count N | --cpu-ids ID...) | --config FILE)",
+		Short: "Run an enclave and wait for its heartbeat",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if config != "" {
 				if spec, err = readRunConfig(config, &attach); err != nil {
@@ -29,7 +28,7 @@ func runEnclave() *cobra.Command {
 				return err
 			}
 			if spec.CID == 0 && cmd.Flags().Changed("enclave-cid") {
-				fmt.Fprintln(cmd.ErrOrStderr(), "The CID 0 leaves the choice of a CID to the hypervisor.")
+				fmt.Fprintln(cmd.ErrOrStderr(), "note: with --enclave-cid 0 the hypervisor chooses a CID")
 			}
 			if spec.EIFPath, err = filepath.Abs(spec.EIFPath); err != nil {
 				return err
@@ -42,23 +41,24 @@ func runEnclave() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&spec.EIFPath, "eif-path", "", "the Enclave Image File to run")
-	flags.Var((*cpuCount)(&spec.CPUCount), "cpu-count", "number of CPUs for the enclave, in full cores")
-	flags.Var((*cpuIDs)(&spec.CPUIDs), "cpu-ids", "the CPUs for the enclave, as in --cpu-ids 2 3 or --cpu-ids 2,3")
-	flags.Var((*memoryMiB)(&spec.MemoryMiB), "memory", "memory for the enclave, in MiB or with a unit: M, MB or MiB, G, T (2G is 2048 MiB); rounded up to huge pages of 2 MiB")
-	flags.Uint64Var(&spec.CID, "enclave-cid", 0, "the enclave's CID (default: the hypervisor's choice)")
-	flags.BoolVar(&spec.Debug, "debug-mode", false, "make the enclave's console readable; its PCRs are then zero in attestation documents")
-	flags.BoolVar(&attach, "attach-console", false, "show the console once the enclave runs (implies --debug-mode)")
-	flags.StringVar(&spec.Name, "enclave-name", "", "the enclave's name (default: the EIF's, without its ending)")
-	flags.BoolVar(&spec.NoNSM, "no-nsm", false, "run without the Nitro Secure Module")
-	flags.StringVar(&config, "config", "", "a JSON file that has all these settings: eif_path, memory_mib, cpu_count, cpu_ids,\nenclave_cid, enclave_name, debug_mode, attach_console")
+	flags.StringVar(&spec.EIFPath, "eif-path", "", "Enclave Image File to run")
+	flags.Var((*cpuCount)(&spec.CPUCount), "cpu-count", "number of CPUs, a multiple of the threads per core (2 by default)")
+	flags.Var((*cpuIDs)(&spec.CPUIDs), "cpu-ids", "IDs of the CPUs, as in --cpu-ids 2 3 or --cpu-ids 2,3")
+	flags.Var((*memoryMiB)(&spec.MemoryMiB), "memory", "memory in MiB, or with a unit: 512, 512M, 512MB and 512MiB mean the same, 2G is 2048; rounded up to huge pages of 2 MiB")
+	flags.Uint64Var(&spec.CID, "enclave-cid", 0, "CID of the enclave, from 4 to 4294967294 (default: the hypervisor chooses)")
+	flags.BoolVar(&spec.Debug, "debug-mode", false, "make the console readable; PCR0, 1, 2 and 8 are zero in attestation documents")
+	flags.BoolVar(&attach, "attach-console", false, "print the console once the enclave runs; implies --debug-mode")
+	flags.StringVar(&spec.Name, "enclave-name", "", "name of the enclave (default: the name of the file without .eif)")
+	flags.BoolVar(&spec.NoNSM, "no-nsm", false, "run without a Nitro Secure Module")
+	flags.StringVar(&config, "config", "", "JSON file with the settings eif_path, memory_mib, cpu_count, cpu_ids, enclave_cid, enclave_name, debug_mode, attach_console; replaces the other flags")
 	_ = cmd.MarkFlagFilename("eif-path", "eif")
 	_ = cmd.MarkFlagFilename("config", "json")
+	fileOperand(cmd, "config")
 	before(cmd, func() error { return checkRunFlags(cmd) })
 	return cmd
 }
 
-// checkRunFlags wants either a configuration or the flags that it would have.
+// checkRunFlags requires either a configuration or the flags that replace it.
 func checkRunFlags(cmd *cobra.Command) error {
 	if set := given(cmd, []string{"cpu-ids", "cpu-count", "memory", "eif-path", "enclave-cid", "debug-mode", "enclave-name"}); cmd.Flags().Changed("config") {
 		if len(set) > 0 {
@@ -93,7 +93,7 @@ func checkCores(ctx context.Context, spec instance.RunSpec) error {
 	return instance.CheckCPUCount(spec.CPUCount, threads)
 }
 
-// run runs an enclave, and shows its console where that is asked for.
+// run runs an enclave, and prints its console if attach is set.
 func run(cmd *cobra.Command, spec instance.RunSpec, attach bool) error {
 	c, err := runningClient(cmd.Context())
 	if err != nil {
@@ -110,6 +110,6 @@ func run(cmd *cobra.Command, spec instance.RunSpec, attach bool) error {
 	if err != nil || !attach {
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "Connecting to the console for enclave %d...\n", info.CID)
+	connecting(cmd, info.CID)
 	return follow(cmd, c, instance.Ref{ID: info.ID})
 }

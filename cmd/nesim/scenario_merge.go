@@ -15,10 +15,10 @@ func scenarioMerge() *cobra.Command {
 	var reports []string
 	cmd := &cobra.Command{
 		Use:   "merge FILE...",
-		Short: "Put the JSON reports of all shards of a run together",
-		Long: "Put the JSON reports of all shards of a run together (nesim scenario run --shard i/n --report json=FILE), tell how\n" +
-			"all went, and write the reports that the run would have written on one machine.\n\n" +
-			"The exit code is 1 when a scenario failed, and when a shard is missing, is given twice, or is of another run.",
+		Short: "Merge the JSON reports of a sharded run",
+		Long: "Merge the JSON reports of all shards of a run (nesim scenario run --shard i/n --report json=FILE), print the\n" +
+			"outcome, and write the reports that one machine would have written.\n\n" +
+			"The exit code is 1 if a scenario failed, or if a shard is missing, is given twice, or belongs to another run.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if err := checkReports(reports); err != nil {
@@ -36,7 +36,7 @@ func scenarioMerge() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return tellRun(cmd, liveReport(cmd, true), all, reports)
+			return tellRun(cmd, liveReport(cmd, true), all, withJSON(cmd, reports))
 		},
 	}
 	reportFlag(cmd, &reports)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/internal/files"
@@ -16,9 +17,9 @@ func scenarioRecord() *cobra.Command {
 	var socket, device string
 	cmd := &cobra.Command{
 		Use:   "record FILE",
-		Short: "Record what drivers and the NE PCI device say to each other",
-		Long: "Record what drivers and the NE PCI device say to each other, until ctrl-C: drivers, those of primary VMs too,\n" +
-			"connect to SOCKET in place of the daemon's PCI socket, by vfio-user. Replay the file with nesim scenario replay.\n\n" +
+		Short: "Record the traffic between drivers and the NE PCI device",
+		Long: "Record the traffic between drivers and the NE PCI device until ctrl-C. Drivers, including those of primary VMs,\n" +
+			"connect to SOCKET instead of the daemon's PCI socket, with vfio-user. nesim scenario replay replays the file.\n\n" +
 			"nesim serve --record FILE records all drivers of a daemon, its own and those of nesim parent.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -42,12 +43,12 @@ func scenarioRecord() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "recording drivers on %s; ctrl-C ends it\n", socket)
+			fmt.Fprintf(cmd.ErrOrStderr(), "Recording drivers on %s; ctrl-C stops.\n", socket)
 			return errors.Join(record.Proxy(ctx, l, device, out), out.Close())
 		},
 	}
-	cmd.Flags().StringVar(&socket, "socket", "", "path of the socket to be made for drivers")
-	cmd.Flags().StringVar(&device, "device", "", "path of the device's socket (default: the daemon's)")
+	cmd.Flags().StringVar(&socket, "socket", "", "path of the socket to create for drivers")
+	cmd.Flags().StringVar(&device, "device", "", "path of the socket of the device (default: that of the daemon)")
 	_ = cmd.MarkFlagRequired("socket")
 	return cmd
 }
@@ -57,9 +58,9 @@ func scenarioReplay() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
-		Short: "Replay a recording against the model of the NE PCI device",
-		Long: "Replay a recording against the model of the NE PCI device, and tell each reply that differs. --shrink leaves out\n" +
-			"all that the first difference does not need; --scenario writes a scenario of what is left.",
+		Short: "Replay a recording against the device model",
+		Long: "Replay a recording against the model of the NE PCI device, and print each reply that differs. --shrink removes\n" +
+			"the entries that the first difference does not need; --scenario writes the remaining ones as a scenario.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			entries, err := readRecording(args[0])
@@ -70,12 +71,13 @@ func scenarioReplay() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
+			outcome := replayed{Entries: len(entries), Differences: []string{}}
 			for _, d := range differences {
-				fmt.Fprintln(cmd.OutOrStdout(), d)
+				outcome.Differences = append(outcome.Differences, fmt.Sprint(d))
 			}
 			if shrink && len(differences) > 0 {
 				entries = record.Shrink(entries, record.Shows(differences[0]))
-				fmt.Fprintf(cmd.ErrOrStderr(), "%d entries show the first difference\n", len(entries))
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s the first difference\n", english.PluralWord(len(entries), "1 entry shows", fmt.Sprintf("%d entries show", len(entries))))
 			}
 			if output != "" {
 				text, err := record.Scenario("recorded in "+args[0], entries)
@@ -86,16 +88,33 @@ func scenarioReplay() *cobra.Command {
 					return err
 				}
 			}
-			if len(differences) > 0 {
-				return fmt.Errorf("%d replies differ from those recorded", len(differences))
+			if err := showAlways(cmd, outcome, outcome.print); err != nil {
+				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d entries replayed, no difference\n", len(entries))
-			return err
+			if n := len(differences); n > 0 {
+				return fmt.Errorf("%s from the recording", english.PluralWord(n, "1 reply differs", fmt.Sprintf("%d replies differ", n)))
+			}
+			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&shrink, "shrink", false, "leave out what the first difference does not need")
-	cmd.Flags().StringVar(&output, "scenario", "", "write a scenario to this file")
+	cmd.Flags().BoolVar(&shrink, "shrink", false, "remove the entries that the first difference does not need")
+	cmd.Flags().StringVar(&output, "scenario", "", "file to write a scenario to")
 	return cmd
+}
+
+// replayed is what `nesim scenario replay --json` prints.
+type replayed struct {
+	Entries     int      `json:"Entries"`
+	Differences []string `json:"Differences"`
+}
+
+func (r replayed) print(p *printer) {
+	for _, d := range r.Differences {
+		p.line(d)
+	}
+	if len(r.Differences) == 0 {
+		p.line(english.Plural(r.Entries, "entry", "entries") + " replayed, no difference")
+	}
 }
 
 func readRecording(path string) ([]record.Entry, error) {

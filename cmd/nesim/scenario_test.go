@@ -62,7 +62,7 @@ func TestAFileThatCannotBeUnderstoodIsExitCode2(t *testing.T) {
 		require.NotContains(t, errs, "goroutine")
 	}
 	require.Contains(t, u.refused("scenario", "run", filepath.Join(t.TempDir(), "none.yaml")), "no such file")
-	require.Contains(t, u.refused("scenario", "run", "--engine", "xen"), "choose scripted or qemu")
+	require.Contains(t, u.refused("scenario", "run", "--engine", "xen"), `unknown engine "xen": choose scripted or qemu`)
 	require.Contains(t, u.refused("scenario", "run", "--tags", "nonsense"), "no scenario has one of these tags")
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/nesim/nesim/sim/instance"
 )
 
-// envOr gives the value of an environment variable, or other where it has none.
+// envOr returns the value of an environment variable, or other if it is unset or empty.
 func envOr(name, other string) string {
 	if value := os.Getenv(name); value != "" {
 		return value
@@ -29,13 +29,15 @@ func serve() *cobra.Command {
 	var recording string
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve the simulated instance in the foreground; the other commands start it by themselves",
-		Args:  cobra.NoArgs,
+		Short: "Run the daemon in the foreground",
+		Long: "Run the daemon, which simulates the instance, in the foreground until ctrl-C. The other commands start it in the\n" +
+			"background, with the defaults, if it does not run.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := readClock(); err != nil {
 				return err
 			}
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevel(cmd)}))
 			between, done, err := recordIn(recording, log)
 			if err != nil {
 				return err
@@ -46,17 +48,28 @@ func serve() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.IntVar(&cfg.CPUs, "cpus", 16, "CPUs of the simulated parent instance")
-	flags.IntVar(&cfg.ThreadsPerCore, "threads-per-core", 2, "threads of each of its cores")
-	flags.StringVar(&cfg.CPUPool, "ne-cpus", "", "CPU list that enclaves are given from (default: all but the first core)")
-	flags.IntVar(&cfg.Slots, "max-enclaves", 4, "enclaves that can run at a time")
-	flags.StringVar(&cfg.Accel, "accel", "", "auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
-	flags.StringVar(&cfg.Vsock, "vsock", envOr("NESIM_VSOCK", "user"), "user: the vsock device in user space; vhost: the host kernel's")
-	flags.BoolVar(&cfg.NSM.Off, "no-nsm", false, "give enclaves no Nitro Secure Module")
-	flags.StringVar(&recording, "record", "", "record in this file what drivers and the NE PCI device say to each other: see nesim scenario replay")
+	flags.IntVar(&cfg.CPUs, "cpus", 16, "CPUs of the simulated instance")
+	flags.IntVar(&cfg.ThreadsPerCore, "threads-per-core", 2, "threads of each CPU core")
+	flags.StringVar(&cfg.CPUPool, "ne-cpus", "", "CPU pool for enclaves, as a CPU list such as 2-7 (default: all but the first core)")
+	flags.IntVar(&cfg.Slots, "max-enclaves", 4, "number of enclaves that can run at the same time")
+	flags.StringVar(&cfg.Accel, "accel", "", "accelerator: auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
+	flags.StringVar(&cfg.Vsock, "vsock", envOr("NESIM_VSOCK", "user"), "vsock device: user for the one in user space, vhost for the host kernel's")
+	flags.BoolVar(&cfg.NSM.Off, "no-nsm", false, "run enclaves without a Nitro Secure Module")
+	flags.StringVar(&recording, "record", "", "file to record the traffic between drivers and the NE PCI device in, for nesim scenario replay")
 	readClock = nsmFlags(flags, &cfg.NSM, &cfg.ID)
 	rootFlags(cmd, &cfg.NSM)
 	return cmd
+}
+
+// logLevel is what --quiet and --verbose mean for the daemon's log.
+func logLevel(cmd *cobra.Command) slog.Level {
+	switch {
+	case quiet(cmd):
+		return slog.LevelWarn
+	case verbose(cmd):
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // recordIn records in a file what passes between drivers and the device, until done is called with the daemon's error.

@@ -19,13 +19,12 @@ func signEIF() *cobra.Command {
 	var path string
 	var keys signingFlags
 	cmd := &cobra.Command{
-		Use:   "sign-eif --eif-path FILE --signing-certificate FILE (--private-key KEY | --signer-command COMMAND)",
-		Short: "Sign an Enclave Image File, in the place of the signature it has, if any",
-		Long: "Sign an Enclave Image File, in the place of the signature it has, if any. The file is replaced whole or\n" +
-			"not at all. The key is on P-256, P-384 or P-521; it stands in a file (PEM), in AWS KMS (its ARN; the aws\n" +
-			"program signs), or behind a command of yours.\n\n" + signerCommandHelp,
+		Use:   "sign-eif (FILE | --eif-path FILE) --signing-certificate FILE (--private-key KEY | --signer-command COMMAND)",
+		Short: "Sign an Enclave Image File",
+		Long: "Sign an Enclave Image File, replacing any existing signature. The file is replaced atomically. The key must be\n" +
+			"on P-256, P-384 or P-521. It is a PEM file, a key in AWS KMS (give its ARN; the aws program signs), or held\n" +
+			"by a command that signs.\n\n" + signerCommandHelp,
 		Example: signerCommandExample,
-		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if path == "" {
 				return errcode.New(errcode.MissingArgument, "--eif-path is missing: see %s --help", cmd.CommandPath())
@@ -42,7 +41,8 @@ func signEIF() *cobra.Command {
 			return show(cmd, built{measurements}, func(p *printer) { p.measurements(measurements) })
 		},
 	}
-	cmd.Flags().StringVar(&path, "eif-path", "", "the Enclave Image File to sign")
+	cmd.Flags().StringVar(&path, "eif-path", "", "Enclave Image File to sign")
+	fileOperand(cmd)
 	_ = cmd.MarkFlagFilename("eif-path", "eif")
 	keys.add(cmd)
 	return cmd
@@ -55,9 +55,9 @@ type signingFlags struct {
 
 // add adds the flags to a command.
 func (s *signingFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&s.certificate, "signing-certificate", "", "the signing certificate, a PEM file")
-	cmd.Flags().StringVar(&s.key, "private-key", "", "its private key: a PEM file, or the ARN of an AWS KMS key")
-	cmd.Flags().StringVar(&s.command, "signer-command", "", "a command that signs, in place of --private-key")
+	cmd.Flags().StringVar(&s.certificate, "signing-certificate", "", "signing certificate, a PEM file")
+	cmd.Flags().StringVar(&s.key, "private-key", "", "private key of the signing certificate: a PEM file, or the ARN of an AWS KMS key")
+	cmd.Flags().StringVar(&s.command, "signer-command", "", "command that signs, instead of --private-key")
 	_ = cmd.MarkFlagFilename("signing-certificate", "pem", "crt")
 	_ = cmd.MarkFlagFilename("private-key", "pem", "key")
 	before(cmd, func() error {
@@ -83,7 +83,7 @@ func (s *signingFlags) given() bool { return s.certificate != "" }
 // refused when they are run.
 func (s *signingFlags) signer(ctx context.Context, warnings io.Writer) (*eif.Signer, error) {
 	if !s.given() {
-		return nil, errcode.New(errcode.EIFSigning, "there is nothing to sign with: give --signing-certificate, and --private-key or --signer-command")
+		return nil, errcode.New(errcode.EIFSigning, "no key to sign with: give --signing-certificate, and --private-key or --signer-command")
 	}
 	text, err := readPEM(s.certificate)
 	if err != nil {

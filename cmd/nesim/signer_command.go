@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-const signerCommandHelp = "The command of --signer-command is run by sh -c. It gets the digest to sign in hex on standard input, and in\n" +
-	"$NESIM_DIGEST_ALGORITHM what made it: SHA-256, SHA-384 or SHA-512. It prints the ECDSA signature, in DER. So any\n" +
-	"PKCS#11 or KMS tool can keep the key; the signature is checked with the certificate's."
+const signerCommandHelp = "The command of --signer-command is run with sh -c. It reads the digest to sign, in hex, from standard input;\n" +
+	"$NESIM_DIGEST_ALGORITHM is SHA-256, SHA-384 or SHA-512. It prints the ECDSA signature in DER. Any PKCS#11 or KMS\n" +
+	"tool can thus hold the key. nesim verifies the signature with the certificate."
 
 const signerCommandExample = `  nesim sign-eif --eif-path hello.eif --signing-certificate cert.pem --private-key key.pem
   nesim sign-eif --eif-path hello.eif --signing-certificate cert.pem --signer-command \
@@ -50,7 +50,7 @@ func (s *hookSigner) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]by
 	}
 	key, ok := s.public.(*ecdsa.PublicKey)
 	if !ok || !ecdsa.VerifyASN1(key, digest, signature) {
-		return nil, errors.New("what the command printed is not a DER signature of the digest by the certificate's key")
+		return nil, errors.New("the output of the command is not a DER signature of the digest by the certificate's key")
 	}
 	return signature, nil
 }

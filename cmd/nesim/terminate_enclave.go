@@ -20,12 +20,12 @@ type terminated struct {
 func terminateEnclave() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "terminate-enclave (--enclave-id ID | --enclave-name NAME | --all)",
-		Short: "End an enclave, or all of them",
-		Args:  cobra.NoArgs,
+		Use:   "terminate-enclave (NAME | ID | --enclave-id ID | --enclave-name NAME | --all)",
+		Short: "Terminate one enclave, or all of them",
 	}
 	enclave := enclaveFlags(cmd, "all")
-	cmd.Flags().BoolVar(&all, "all", false, "every running enclave")
+	enclaveOperand(cmd, "all")
+	cmd.Flags().BoolVar(&all, "all", false, "terminate every running enclave")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if all {
 			return terminateAll(cmd, client())

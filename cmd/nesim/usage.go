@@ -14,7 +14,7 @@ import (
 	"github.com/nesim/nesim/sim/errcode"
 )
 
-// exitUsage is the exit code for a command line that cannot be understood, as of nitro-cli's argument parser.
+// exitUsage is the exit code for a command line that cannot be parsed, as of nitro-cli's argument parser.
 const exitUsage = 2
 
 // usageError is an error in the command line.
@@ -35,25 +35,35 @@ func exitCode(err error) int {
 
 // execute runs the command that args name.
 func execute(ctx context.Context, args []string) error {
-	cmd, understood := root(), false
+	cmd, understood, done := root(), false, func() {}
 	cmd.SetArgs(foldCPUIDs(args))
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return badFlag(cmd, err) })
-	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.SetFlagErrorFunc(badFlag)
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if err := checkFlags(cmd); err != nil {
+			return err
+		}
+		if done, err = applyVerbosity(cmd); err != nil {
 			return err
 		}
 		understood = true
 		return nil
 	}
 	err := cmd.ExecuteContext(ctx)
+	done()
 	if err != nil && !understood && errcode.Of(err) == 0 {
 		return usageError{err}
 	}
 	return err
 }
 
-// badFlag tells people of a flag that could not be read. A bad value is nitro-cli's E03; the rest its parser refuses.
+// badFlag is the error for a flag that could not be read. A bad value is nitro-cli's E03; the rest its parser refuses.
 func badFlag(cmd *cobra.Command, err error) error {
+	if absent := (*pflag.NotExistError)(nil); errors.As(err, &absent) && absent.GetSpecifiedShortnames() == "" {
+		if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
+			return unknownCommand(cmd, args[0]) // the flag may be one of the command that was meant
+		}
+		return unknownFlag(cmd, absent.GetSpecifiedName())
+	}
 	bad := (*pflag.InvalidValueError)(nil)
 	if !errors.As(err, &bad) {
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
@@ -69,6 +79,27 @@ func badFlag(cmd *cobra.Command, err error) error {
 	return errcode.New(errcode.InvalidArgument, "--%s %q %s: see %s --help", bad.GetFlag().Name, bad.GetValue(), why, cmd.CommandPath())
 }
 
+// checkArgs makes the errors of a command for surplus or missing arguments end with its usage.
+func checkArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil || cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		err := check(cmd, args)
+		usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+		switch {
+		case err == nil, errcode.Of(err) != 0, errors.As(err, new(usageError)):
+			return err
+		case check(cmd, nil) == nil: // they are optional, or there are none
+			return usageError{fmt.Errorf("unexpected argument %q: usage: %s", args[len(args)-1], usage)}
+		case len(args) == 0:
+			return usageError{fmt.Errorf("an argument is missing: usage: %s", usage)}
+		}
+		return usageError{fmt.Errorf("wrong number of arguments (%d): usage: %s", len(args), usage)}
+	}
+}
+
 // kind names the values that a flag's type has, or "" for types of our own.
 func kind(flagType string) string {
 	switch {
@@ -79,15 +110,20 @@ func kind(flagType string) string {
 	case flagType == "bool":
 		return "true or false"
 	case flagType == "duration":
-		return "a length of time, such as 30s"
+		return "a duration such as 30s"
 	}
 	return ""
 }
 
 // checkFlags does what cobra would do next, for errors with codes.
-func checkFlags(cmd *cobra.Command) error {
-	if err := cmd.ValidateRequiredFlags(); err != nil {
-		return usageError{errcode.New(errcode.MissingArgument, "%w: see %s --help", err, cmd.CommandPath())}
+func checkFlags(cmd *cobra.Command) (err error) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if required := f.Annotations[cobra.BashCompOneRequiredFlag]; err == nil && len(required) > 0 && required[0] == "true" && !f.Changed {
+			err = missing(cmd, f.Name)
+		}
+	})
+	if err != nil {
+		return err
 	}
 	if err := cmd.ValidateFlagGroups(); err != nil {
 		return usageError{errcode.New(errcode.ConflictingArgument, "%w: see %s --help", err, cmd.CommandPath())}
@@ -95,7 +131,7 @@ func checkFlags(cmd *cobra.Command) error {
 	return nil
 }
 
-// exactlyOne makes a command want one of some flags, and refuses more.
+// exactlyOne makes a command require one of some flags, and refuse more.
 func exactlyOne(cmd *cobra.Command, names ...string) {
 	atMostOne(cmd, names...)
 	before(cmd, func() error {
@@ -163,7 +199,8 @@ func given(cmd *cobra.Command, names []string) (set []string) {
 	return set
 }
 
-// foldCPUIDs joins the CPUs behind --cpu-ids to one argument: nitro-cli takes them apart, as in --cpu-ids 2 3.
+// foldCPUIDs joins the CPUs behind --cpu-ids to one argument: nitro-cli takes them apart, as in --cpu-ids 2 3. What has a
+// dot or a slash is a file, not a CPU: run-enclave --cpu-ids 2 3 hello.eif.
 func foldCPUIDs(args []string) (folded []string) {
 	for n := 0; n < len(args); n++ {
 		folded = append(folded, args[n])
@@ -174,7 +211,7 @@ func foldCPUIDs(args []string) (folded []string) {
 			continue
 		}
 		var ids []string
-		for n+1 < len(args) && !strings.HasPrefix(args[n+1], "-") {
+		for n+1 < len(args) && !strings.HasPrefix(args[n+1], "-") && !strings.ContainsAny(args[n+1], "./") {
 			n++
 			ids = append(ids, args[n])
 		}

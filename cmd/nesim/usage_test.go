@@ -45,8 +45,37 @@ func TestCommandLinesAreRefusedAsByNitroCLI(t *testing.T) {
 		{run("--eif-path", "a.eif", "--memory", "99999999999999999999", "--cpu-count", "2"), "is too large a number", 3},
 		{run("--memory"), "flag needs an argument: --memory", 2},
 		{nil, "a command is missing", 2},
-		{run("word"), `unknown command "word"`, 2},
-		{[]string{"run-enclav"}, "unknown command", 2},
+		{run("a.eif", "b.eif"), `unexpected argument "b.eif": usage: nesim run-enclave (`, 2},
+		{[]string{"run-enclav"}, `nesim: unknown command "run-enclav": did you mean nesim run-enclave?`, 2},
+		{[]string{"ps", "--all"}, `nesim: unknown command "ps": did you mean nesim describe-enclaves?`, 2},
+		{[]string{"rm", "hello"}, "did you mean nesim terminate-enclave?", 2},
+		{[]string{"logs"}, "did you mean nesim console?", 2},
+		{[]string{"scenario", "runn"}, `unknown command "runn": did you mean nesim scenario run?`, 2},
+		{[]string{"attest", "nonsense"}, `unknown command "nonsense": see nesim attest --help`, 2},
+		{[]string{"attest"}, "a command is missing", 2},
+		{run("--eif", "a.eif"), "nesim: unknown flag --eif: did you mean --eif-path?", 2},
+		{run("--memroy", "64"), "nesim: unknown flag --memroy: did you mean --memory?", 2},
+		{run("--cid", "16"), "nesim: unknown flag --cid: did you mean --enclave-cid?", 2},
+		{run("--nonsense"), "nesim: unknown flag --nonsense: see nesim run-enclave --help", 2},
+		{[]string{"vsock", "dial", "--json", "3", "1"}, "nesim vsock dial does not print JSON: leave --json out", 2},
+		{[]string{"vsock", "dial", "16"}, "wrong number of arguments (1): usage: nesim vsock dial CID PORT", 2},
+		{[]string{"describe-enclaves", "x"}, `unexpected argument "x": usage: nesim describe-enclaves`, 2},
+		{[]string{"eif", "inspect"}, "an argument is missing: usage: nesim eif inspect FILE", 2},
+		{run("a.eif", "--eif-path", "a.eif"), `[E02] the argument "a.eif" and --eif-path exclude each other`, 2},
+		{run("a.eif", "--config", "a.json"), `[E02] the argument "a.eif" and --config exclude each other`, 2},
+		{run("a.eif", "--memory", "64"), "[E01] --cpu-count or --cpu-ids is missing", 2},
+		{run("none.eif", "--memory", "64", "--cpu-ids", "2", "3", "b.eif"), `unexpected argument "b.eif"`, 2},
+		{[]string{"describe-eif", "none.eif"}, "[E19]", 19},
+		{[]string{"describe-eif", "a.eif", "--eif-path", "a.eif"}, "[E02]", 2},
+		{[]string{"sign-eif", "a.eif", "--eif-path", "a.eif"}, "[E02]", 2},
+		{[]string{"explain", "E36", "--error-code", "E36"}, "[E02]", 2},
+		{[]string{"explain", "E99"}, "[E03]", 3},
+		{[]string{"terminate-enclave", "hello", "--all"}, `[E02] the argument "hello" and --all exclude each other`, 2},
+		{[]string{"console", "hello", "--enclave-id", "i-1-enc1"}, "[E02]", 2},
+		{[]string{"console", "hello"}, "[E58] no nesim daemon runs", 58},
+		{[]string{"console", "i-1-enc1"}, "[E11] no nesim daemon runs", 11},
+		{[]string{"wait-enclave", "hello"}, "[E58]", 58},
+		{[]string{"describe-enclaves", "--quiet", "--verbose"}, "[E02] --quiet and --verbose exclude each other", 2},
 		{[]string{"terminate-enclave"}, "[E01] --enclave-id or --enclave-name or --all is missing", 2},
 		{[]string{"terminate-enclave", "--all", "--enclave-id", "i"}, "[E02] --enclave-id and --all", 2},
 		{[]string{"console"}, "[E01] --enclave-id or --enclave-name is missing", 2},
@@ -112,6 +141,7 @@ func TestCPUIDsMayStandApart(t *testing.T) {
 		{{"run-enclave", "--cpu-ids", "2,3"}, {"run-enclave", "--cpu-ids", "2,3"}},
 		{{"run-enclave", "--cpu-ids"}, {"run-enclave", "--cpu-ids"}},
 		{{"run-enclave", "--cpu-ids=2", "3"}, {"run-enclave", "--cpu-ids=2", "3"}},
+		{{"run-enclave", "--cpu-ids", "2", "3", "a.eif"}, {"run-enclave", "--cpu-ids", "2,3", "a.eif"}},
 		{{"a", "--", "--cpu-ids", "2", "3"}, {"a", "--", "--cpu-ids", "2", "3"}},
 	} {
 		require.Equal(t, test[1], foldCPUIDs(test[0]))
@@ -138,6 +168,7 @@ func TestCodesAreExplained(t *testing.T) {
 	require.Contains(t, text, "E26: too little memory")
 	require.Contains(t, text, "--memory")
 	require.Equal(t, text, u.must("explain", "--error-code", "e26"))
+	require.Equal(t, text, u.must("explain", "E26"))
 }
 
 func TestShellsAndManualsAreServed(t *testing.T) {
@@ -147,7 +178,17 @@ func TestShellsAndManualsAreServed(t *testing.T) {
 	}
 	require.Contains(t, u.must("__complete", "explain", "--error-code", ""), "E26\ttoo little memory")
 	require.Contains(t, u.must("__complete", "run-enc"), "run-enclave")
-	require.Contains(t, u.must("__complete", "console", "--enclave-name", ""), ":4\n", "no daemon: no names, and no files")
+	for _, args := range [][]string{{"console", "--enclave-name", ""}, {"console", ""}, {"wait-enclave", ""}, {"terminate-enclave", "--enclave-id", ""}} {
+		require.Equal(t, ":4\n", u.must(append([]string{"__complete"}, args...)...), "no daemon: no names, and no files")
+	}
+	require.Equal(t, "3\tthe parent\n:4\n", u.must("__complete", "vsock", "dial", ""))
+	require.NoFileExists(t, filepath.Join(u.dir, "nesim.log"), "completion started a daemon")
+	require.Equal(t, "scripted\nqemu\n:4\n", u.must("__complete", "scenario", "run", "--engine", ""))
+	require.Contains(t, u.must("__complete", "scenario", "run", "--report", ""), "junit=\n")
+	require.Contains(t, u.must("__complete", "scenario", "run", "--tags", "sm"), "smoke\n")
+	require.Equal(t, "auto\nkvm\ntcg\n:4\n", u.must("__complete", "serve", "--accel", ""))
+	require.Equal(t, "eif\n:8\n", u.must("__complete", "run-enclave", ""))
+	require.Contains(t, u.must("__complete", "explain", ""), "E26\ttoo little memory")
 
 	dir := filepath.Join(u.dir, "man1")
 	u.must("man", "--output", dir)

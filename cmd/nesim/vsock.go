@@ -12,7 +12,7 @@ import (
 )
 
 func vsockCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "vsock", Short: "Join standard input and output to a vsock port"}
+	cmd := group(&cobra.Command{Use: "vsock", Short: "Connect standard input and output to a vsock port"})
 	cmd.AddCommand(vsockDial(), vsockListen())
 	return cmd
 }
@@ -21,7 +21,7 @@ func vsockDial() *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "dial CID PORT",
-		Short: "Connect to a port of an enclave, or of the parent (CID 3)",
+		Short: "Connect to a vsock port of an enclave or of the parent",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cid, err := number("CID", args[0])
@@ -39,14 +39,14 @@ func vsockDial() *cobra.Command {
 			return joinStdio(cmd, stream)
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "try until somebody listens on the port")
+	cmd.Flags().BoolVar(&wait, "wait", false, "retry until a program listens on the port")
 	return cmd
 }
 
 func vsockListen() *cobra.Command {
 	return &cobra.Command{
 		Use:   "listen PORT",
-		Short: "Listen on a port of the parent (CID 3) for one connection",
+		Short: "Accept one connection on a vsock port of the parent",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			port, err := number("port", args[0])
@@ -74,7 +74,7 @@ func number(what, text string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// joinStdio sends standard input, closing that way at its end, and prints what comes until the peer closes.
+// joinStdio sends standard input, closing that direction at its end, and prints what arrives until the peer closes.
 func joinStdio(cmd *cobra.Command, stream daemon.Stream) error {
 	stop := context.AfterFunc(cmd.Context(), func() { stream.Close() })
 	defer stop()

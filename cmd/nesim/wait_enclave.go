@@ -6,11 +6,11 @@ import (
 
 func waitEnclave() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "wait-enclave (--enclave-id ID | --enclave-name NAME)",
-		Short: "Wait for an enclave's end and tell how it ended",
-		Args:  cobra.NoArgs,
+		Use:   "wait-enclave (NAME | ID | --enclave-id ID | --enclave-name NAME)",
+		Short: "Wait until an enclave ends and print how it ended",
 	}
 	enclave := enclaveFlags(cmd)
+	enclaveOperand(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ending, err := client().Wait(cmd.Context(), enclave())
 		if err != nil {
