@@ -227,7 +227,7 @@ func TestARootThatOthersCanReadOrThatIsDamagedIsRefused(t *testing.T) {
 }
 
 // ownCA makes a CA with openssl's usual contents.
-func ownCA(t *testing.T, change func(*x509.Certificate)) (certPEM, keyPEM []byte) {
+func ownCA(t testing.TB, change func(*x509.Certificate)) (certPEM, keyPEM []byte) {
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
