@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"strings"
 )
 
 // roleARN is the form of a role's ARN ("IAM identifiers", AWS IAM User Guide). It tells the account.
@@ -17,28 +16,21 @@ type caller struct {
 	administrator bool
 }
 
-// caller tells who sent a request. Its signature is not looked at.
+// administratorARN is that of the account's administrator.
+func (s *Service) administratorARN() string {
+	return "arn:aws:iam::" + s.account + ":user/administrator"
+}
+
+// caller tells by the session token who sent a request.
 func (s *Service) caller(r *http.Request) caller {
-	token := r.Header.Get("X-Amz-Security-Token")
+	token := r.Header.Get(tokenHeader)
 	switch {
 	case token == "":
-		return caller{"arn:aws:iam::" + s.account + ":user/administrator", s.account, true}
+		return caller{s.administratorARN(), s.account, true}
 	case roleARN.MatchString(token):
 		return caller{token, s.account, false}
 	}
 	return caller{s.role, s.account, false}
-}
-
-// is tells whether a policy's principal stands for the caller. One that is the account
-// denies to everybody in it, but allows only what IAM policies allow too.
-func (c caller) is(principal string, deny bool) bool {
-	switch principal {
-	case "*", c.arn:
-		return true
-	case c.account, "arn:aws:iam::" + c.account + ":root":
-		return c.administrator || deny && strings.HasPrefix(c.arn, "arn:aws:iam::"+c.account+":")
-	}
-	return false
 }
 
 // authorize asks a key's policy. The message is AWS's.
@@ -51,7 +43,7 @@ func (a *access) authorize(p policy) error {
 		why = "of an explicit deny of the kms:%s action in a resource-based policy"
 	}
 	return refuse(errAccessDenied, "User: %s is not authorized to perform: kms:%s on resource: %s because %s",
-		a.caller.arn, a.operation, a.key, fmt.Sprintf(why, a.operation))
+		a.caller.arn, a.operation, a.key, fmt.Sprintf(why, a.operation)).because("%s", p.explain(a))
 }
 
 // defaultPolicy leaves everything to the account: "Default key policy", AWS KMS Developer Guide.

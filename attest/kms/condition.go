@@ -1,63 +1,75 @@
 package kms
 
 import (
-	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/nesim/nesim/attest"
 )
 
-// condition is one test of a statement: the value of a condition key against some others.
+// condition is one test of a statement: the values of a condition key in a request against those of the policy.
 type condition struct {
-	compare  func(pattern, value string) bool // nil for Null
-	negated  bool                             // none of the values may be the same
-	ifExists bool                             // it holds where the key has no value
+	operator
+	name     string // the operator, as the policy has it
+	set      setOperator
+	ifExists bool // it holds where the request has no such key
 	key      conditionKey
-	values   []string
+	want     []string
 }
 
-// comparisons are the operators: "String condition operators", AWS IAM User Guide.
-var comparisons = map[string]condition{
-	"StringEquals":              {compare: func(a, b string) bool { return a == b }},
-	"StringNotEquals":           {compare: func(a, b string) bool { return a == b }, negated: true},
+// operator is a condition operator without set operator and suffix.
+type operator struct {
+	compare func(want, value string) bool // nil for Null
+	negated bool                          // no value that is wanted may compare
+	boolean bool                          // it is for keys of type Bool, else for those of type String
+}
+
+// operators are those that are evaluated: "IAM JSON policy elements: Condition operators", AWS IAM User Guide. The others
+// are for types that no key here has.
+var operators = map[string]operator{
+	"StringEquals":              {compare: equal},
+	"StringNotEquals":           {compare: equal, negated: true},
 	"StringEqualsIgnoreCase":    {compare: strings.EqualFold},
 	"StringNotEqualsIgnoreCase": {compare: strings.EqualFold, negated: true},
 	"StringLike":                {compare: like},
 	"StringNotLike":             {compare: like, negated: true},
+	"Bool":                      {compare: strings.EqualFold, boolean: true},
+	null:                        {},
 }
 
-// readConditions reads a Condition element: operators, of condition keys, of values.
+func equal(want, value string) bool { return want == value }
+
+// null is the operator that looks whether a key exists. It is for keys of every type.
+const null = "Null"
+
+// setOperator says how the values of a request are compared: "Set operators for multivalued context keys", AWS IAM User Guide.
+type setOperator string
+
+const (
+	noSet        setOperator = ""
+	forAllValues setOperator = "ForAllValues"
+	forAnyValue  setOperator = "ForAnyValue"
+)
+
+// readConditions reads a Condition element: operators, of condition keys, of values. The result is in the order of their names.
 func readConditions(text []byte) (list []condition, err error) {
-	operators, err := object(text, "Condition")
+	tests, err := object(text, "Condition")
 	if err != nil {
 		return nil, err
 	}
-	for operator, item := range operators {
-		name, ifExists := strings.CutSuffix(operator, "IfExists")
-		c, ok := comparisons[name]
-		if !ok && operator != "Null" {
-			return nil, fmt.Errorf("the condition operator %.80q is unknown or not simulated", operator)
-		}
-		c.ifExists = ifExists
-		keys, err := object(item, operator)
+	for _, name := range sortedKeys(tests) {
+		c, err := readOperator(name)
 		if err != nil {
 			return nil, err
 		}
-		for name, item := range keys {
-			if c.key, err = readKey(name); err != nil {
-				return nil, err
-			}
-			if operator == "Null" && (string(item) == "true" || string(item) == "false") {
-				item = strconv.AppendQuote(nil, string(item))
-			}
-			if c.values, err = texts(item); err != nil {
+		keys, err := object(tests[name], name)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range sortedKeys(keys) {
+			if err := c.read(key, keys[key]); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			if operator == "Null" && (len(c.values) != 1 || c.values[0] != "true" && c.values[0] != "false") {
-				return nil, fmt.Errorf("%s: Null is true or false", name)
 			}
 			list = append(list, c)
 		}
@@ -65,58 +77,116 @@ func readConditions(text []byte) (list []condition, err error) {
 	return list, nil
 }
 
-// holds tells whether a condition does. Where its key has no value, a negated one does and
-// others do not, unless by IfExists.
-func (c *condition) holds(a *access) bool {
-	value, exists := c.key.of(a)
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// readOperator takes an operator's name apart.
+func readOperator(name string) (condition, error) {
+	c := condition{name: name}
+	rest := name
+	if set, operator, ok := strings.Cut(name, ":"); ok {
+		c.set, rest = setOperator(set), operator
+	}
+	rest, c.ifExists = strings.CutSuffix(rest, "IfExists")
+	known := false
+	c.operator, known = operators[rest]
 	switch {
-	case c.compare == nil:
-		return exists == (c.values[0] == "false")
-	case !exists:
-		return c.negated || c.ifExists
+	case !known, c.set != noSet && c.set != forAllValues && c.set != forAnyValue, rest == null && rest != name:
+		return c, fmt.Errorf("the condition operator %.80q is unknown or not simulated", name)
 	}
-	return c.negated != slices.ContainsFunc(c.values, func(pattern string) bool { return c.compare(pattern, value) })
+	return c, nil
 }
 
-// conditionKey is a condition key: a PCR's, or that of a pair of the encryption context.
-type conditionKey struct {
-	pcr     uint64
-	context string // "" for a PCR
+// read reads a condition's key and the values that are wanted of it.
+func (c *condition) read(key string, values []byte) (err error) {
+	if c.key, err = readKey(key); err != nil {
+		return err
+	}
+	isNull := c.compare == nil
+	switch {
+	case !isNull && c.boolean && !c.key.boolean:
+		return fmt.Errorf("the condition key %.80q is a string, not a boolean", key)
+	case !isNull && !c.boolean && c.key.boolean:
+		return fmt.Errorf("the condition key %.80q is a boolean: compare it with Bool", key)
+	case !isNull && c.key.multivalued && c.set == noSet:
+		return fmt.Errorf("the condition key %.80q has several values: compare it with ForAllValues or ForAnyValue", key)
+	}
+	if isNull || c.boolean {
+		c.want, err = booleans(values)
+	} else {
+		c.want, err = texts(values)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
 }
 
-// Condition keys ("AWS KMS condition keys", AWS KMS Developer Guide). Their case does not matter.
-const (
-	keyImage   = "kms:recipientattestation:imagesha384"
-	keyPCR     = "kms:recipientattestation:pcr"
-	keyContext = "kms:encryptioncontext:"
-)
-
-func readKey(name string) (conditionKey, error) {
-	lower := strings.ToLower(name)
-	if lower == keyImage {
-		return conditionKey{pcr: 0}, nil
+// booleans reads booleans, which may be strings as well.
+func booleans(text []byte) ([]string, error) {
+	if string(text) == "true" || string(text) == "false" {
+		return []string{string(text)}, nil
 	}
-	if n, ok := strings.CutPrefix(lower, keyPCR); ok {
-		pcr, err := strconv.ParseUint(n, 10, 8)
-		if err == nil && pcr < attest.MaxPCRs && strconv.FormatUint(pcr, 10) == n {
-			return conditionKey{pcr: pcr}, nil
+	list, err := texts(text)
+	if err != nil {
+		return nil, fmt.Errorf("want true or false")
+	}
+	for i, one := range list {
+		if list[i] = strings.ToLower(one); list[i] != "true" && list[i] != "false" {
+			return nil, fmt.Errorf("want true or false, not %.40q", one)
 		}
 	}
-	if len(lower) == len(name) && strings.HasPrefix(lower, keyContext) && len(name) > len(keyContext) {
-		return conditionKey{context: name[len(keyContext):]}, nil
-	}
-	return conditionKey{}, fmt.Errorf("the condition key %.80q is unknown or not simulated", name)
+	return list, nil
 }
 
-// of gives the key's value in a request: a PCR in lower-case hex.
-func (k conditionKey) of(a *access) (value string, exists bool) {
-	if k.context != "" {
-		value, exists = a.context[k.context]
-		return value, exists
+// holds reports whether a condition does for the values that the request has of its key; a request without the key has none.
+func (c *condition) holds(values []string) bool {
+	switch {
+	case c.compare == nil:
+		return slices.Contains(c.want, strconv.FormatBool(len(values) == 0))
+	case c.set == forAllValues: // vacuously for none, and the empty string counts as none
+		return !slices.ContainsFunc(values, func(v string) bool { return v != "" && !c.matches(v) })
+	case len(values) == 0 && c.ifExists:
+		return true
+	case c.set == forAnyValue:
+		return slices.ContainsFunc(values, func(v string) bool { return v != "" && c.matches(v) })
+	case len(values) == 0:
+		return c.negated
 	}
-	if a.recipient == nil {
-		return "", false
+	// Single-valued, but an encryption context may have keys that differ in their case alone.
+	if c.negated {
+		return !slices.ContainsFunc(values, func(v string) bool { return !c.matches(v) })
 	}
-	pcr, exists := a.recipient.document.PCRs[k.pcr]
-	return hex.EncodeToString(pcr), exists
+	return slices.ContainsFunc(values, c.matches)
+}
+
+// matches compares one value: with any that is wanted, or, negated, with none of them.
+func (c *condition) matches(value string) bool {
+	return c.negated != slices.ContainsFunc(c.want, func(want string) bool { return c.compare(want, value) })
+}
+
+// explain says what a condition wants and what the request has.
+func (c *condition) explain(a *access) string {
+	has := "nothing"
+	if values := c.key.values(a); len(values) > 0 {
+		has = quoted(values)
+	} else if c.key.ofRecipient && a.recipient == nil {
+		has = "no attestation document"
+	}
+	return fmt.Sprintf("%s %.100s wants %s, the request has %s", c.name, c.key.name, quoted(c.want), has)
+}
+
+// quoted writes values for a log, of which it shows the first few.
+func quoted(values []string) string {
+	const most, longest = 4, 200
+	var b strings.Builder
+	for i, v := range values[:min(len(values), most)] {
+		if i > 0 {
+			b.WriteString(" or ")
+		}
+		fmt.Fprintf(&b, "%.*q", longest, v)
+	}
+	if more := len(values) - most; more > 0 {
+		fmt.Fprintf(&b, " or %d more", more)
+	}
+	return b.String()
 }

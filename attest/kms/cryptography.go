@@ -116,7 +116,7 @@ func (s *Service) decrypting(a *access, q *decryptRequest) (*record, error) {
 		if s.known(id) {
 			return s.usable(id, a)
 		}
-		return nil, refuse(errAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.")
+		return nil, refuse(errAccessDenied, "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.").because("the ciphertext names no key of this service: %.40q", id)
 	}
 	r, err := s.usable(q.KeyId, a)
 	switch {

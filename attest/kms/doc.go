@@ -2,15 +2,17 @@
 // and their developers use: symmetric keys, key policies, and the Recipient parameter, by
 // which a plaintext goes to nobody but the enclave whose attestation document asks for it.
 //
-// # What it takes for granted
+// # Callers
 //
-// Requests need no valid signature: any credentials will do. Whose they are is told by
-// the session token (X-Amz-Security-Token), which temporary credentials have, such as a
-// parent instance's role, and others have not:
+// Without Config.AccessKeys any credentials will do. With them a request must be signed with one of them by AWS Signature
+// Version 4, in its Authorization header. Either way the session token (X-Amz-Security-Token), which temporary credentials
+// have, decides who calls:
 //
 //   - without one, the caller is the account's administrator,
 //   - with one, the parent's role (Config.RoleARN); a token that is itself a role's ARN
 //     stands for that role.
+//
+// An access key whose ID begins with ASIA is a temporary one, and needs a session token.
 //
 // IAM policies, of which there are none, are taken to allow the administrator everything
 // and a role what concerns no key. So where a key policy leaves the decision to the
@@ -18,14 +20,22 @@
 // the administrator alone; a role needs a statement of its own, as in the documentation's
 // policies for enclaves.
 //
+// Over TCP the Host header must name this service, so that no page in the user's browser reaches it by DNS rebinding.
+//
 // # Key policies
 //
 // An explicit deny wins over an allow, and what nothing allows is denied. A statement has
-// Effect, Principal, Action and Resource, and may have Sid and Condition. Conditions are
-// StringEquals, StringEqualsIgnoreCase, StringLike, their negations and their IfExists
-// forms, and Null, on kms:RecipientAttestation:ImageSha384, kms:RecipientAttestation:PCR0
-// to PCR31 and kms:EncryptionContext:KEY. A policy with anything else is refused when it
-// is put, never misread later.
+// Effect, Principal, Action and Resource, and may have Sid and Condition. Conditions follow the IAM User Guide:
+//
+//   - operators: StringEquals, StringEqualsIgnoreCase, StringLike, their negations, and Bool, each with ForAllValues:
+//     or ForAnyValue: before it and IfExists behind it; and Null,
+//   - keys: kms:RecipientAttestation:ImageSha384, kms:RecipientAttestation:PCR0 to PCR31, kms:EncryptionContext:KEY,
+//     kms:EncryptionContextKeys and aws:SecureTransport.
+//
+// A policy with anything else is refused when it is put, never misread later. So is a Deny with a principal, an action, a
+// resource or a condition that can never match here, since it would protect nothing.
+//
+// Config.Log gets a line for each request that is denied: the condition that failed, what it wants and what it saw.
 //
 // # Attestation documents
 //

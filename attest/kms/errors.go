@@ -9,6 +9,8 @@ import (
 type Error struct {
 	Type    string
 	Message string
+
+	why string // of a denial, for the log alone: what the policy or the signature lacks
 }
 
 func (e *Error) Error() string { return e.Type + ": " + e.Message }
@@ -28,6 +30,10 @@ const (
 	errInvalidCiphertext  = "InvalidCiphertextException"
 	errInvalidKeyUsage    = "InvalidKeyUsageException"
 	errInvalidMarker      = "InvalidMarkerException"
+	errIncomplete         = "IncompleteSignatureException"
+	errInvalidSignature   = "InvalidSignatureException"
+	errNoAuthentication   = "MissingAuthenticationTokenException"
+	errUnknownClient      = "UnrecognizedClientException"
 	errLimitExceeded      = "LimitExceededException"
 	errMalformedPolicy    = "MalformedPolicyDocumentException"
 	errNotFound           = "NotFoundException"
@@ -41,6 +47,12 @@ const (
 
 func refuse(name, format string, a ...any) *Error {
 	return &Error{Type: name, Message: fmt.Sprintf(format, a...)}
+}
+
+// because makes an error one that the log explains.
+func (e *Error) because(format string, a ...any) *Error {
+	e.why = fmt.Sprintf(format, a...)
+	return e
 }
 
 // status is the HTTP status that goes with it: 400 for all that are the caller's fault.

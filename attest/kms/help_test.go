@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -38,8 +39,30 @@ type world struct {
 	service   *kms.Service
 	url       string
 
+	log syncBuffer
+
 	mu  sync.Mutex
 	now time.Time
+}
+
+// syncBuffer is a buffer that a service writes and a test reads.
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// take returns what was written since the last time.
+func (b *syncBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.text.Reset()
+	return b.text.String()
 }
 
 func newWorld(t testing.TB) *world {
@@ -50,7 +73,10 @@ func newWorld(t testing.TB) *world {
 	secret, err := a.Derive("kms")
 	require.NoError(t, err)
 	w.authority = a
-	w.config = kms.Config{Dir: t.TempDir(), Owner: secret, Roots: []attest.Fingerprint{root}, Clock: w.clock}
+	w.config = kms.Config{
+		Dir: t.TempDir(), Owner: secret, Roots: []attest.Fingerprint{root}, RoleARN: nsm.DefaultRoleARN, Clock: w.clock,
+		Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+	}
 	w.open()
 	server := httptest.NewServer(w)
 	t.Cleanup(func() { server.Close(); w.service.Close() })

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nesim/nesim/attest/kms"
+	"github.com/nesim/nesim/attest/nsm"
 )
 
 // ServeHTTP serves by the service that is open now.
@@ -320,7 +321,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 }
 
 func TestBadConfigurationsAreRefused(t *testing.T) {
-	for _, c := range []kms.Config{{Region: "US"}, {RoleARN: "role"}, {RoleARN: "arn:aws:iam::12:role/x"}} {
+	for _, c := range []kms.Config{{Region: "US", RoleARN: nsm.DefaultRoleARN}, {}, {RoleARN: "role"}, {RoleARN: "arn:aws:iam::12:role/x"}} {
 		c.Dir = t.TempDir()
 		_, err := kms.Open(c)
 		require.ErrorContains(t, err, "want")

@@ -66,14 +66,15 @@ func (s *Service) createKey(a *access, q *createKey) (any, error) {
 	case len(q.Description) > 8192:
 		return nil, refuse(errValidation, "Description has %d bytes, at most 8192 are allowed", len(q.Description))
 	case !a.caller.administrator:
-		return nil, refuse(errAccessDenied, "User: %s is not authorized to perform: kms:CreateKey because no identity-based policy allows the kms:CreateKey action", a.caller.arn)
+		return nil, refuse(errAccessDenied, "User: %s is not authorized to perform: kms:CreateKey because no identity-based policy allows the kms:CreateKey action", a.caller.arn).
+			because("only the administrator, a caller without a session token, creates keys")
 	}
 	r := &record{ID: uuid(), Created: s.clock(), Description: q.Description, Policy: q.Policy, Material: make([]byte, materialSize)}
 	if r.Policy == "" {
 		r.Policy = s.defaultPolicy()
 	}
 	rand.Read(r.Material)
-	if err := s.setPolicy(r, a.caller, r.Policy, q.BypassPolicyLockoutSafetyCheck); err != nil {
+	if err := s.setPolicy(r, a, r.Policy, q.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
 	if err := s.add(r); err != nil {
@@ -162,17 +163,20 @@ func (s *Service) putKeyPolicy(a *access, q *policyRequest) (any, error) {
 		return nil, err
 	}
 	return nil, s.change(q.KeyId, a, func(r *record) error {
-		return s.setPolicy(r, a.caller, q.Policy, q.BypassPolicyLockoutSafetyCheck)
+		return s.setPolicy(r, a, q.Policy, q.BypassPolicyLockoutSafetyCheck)
 	})
 }
 
 // setPolicy gives a key a policy: one by which the caller can put another, unless he bypasses that.
-func (s *Service) setPolicy(r *record, c caller, text string, bypass bool) error {
+func (s *Service) setPolicy(r *record, a *access, text string, bypass bool) error {
 	p, err := parsePolicy(text)
 	if err != nil {
 		return err
 	}
-	if !bypass && p.decide(&access{caller: c, operation: "PutKeyPolicy", key: s.arn(r)}) != allowed {
+	if err := p.check(s.arn(r), s.administratorARN()); err != nil {
+		return err
+	}
+	if !bypass && p.decide(&access{caller: a.caller, operation: "PutKeyPolicy", key: s.arn(r), secure: a.secure}) != allowed {
 		return refuse(errMalformedPolicy, "The new key policy will not allow you to update the key policy in the future.")
 	}
 	r.Policy, r.policy = text, p

@@ -18,8 +18,9 @@ const maxPattern = 2048
 type policy []statement
 
 type statement struct {
+	sid        string
 	deny       bool
-	principals []string // ARNs, account ids or "*"
+	principals []principal
 	actions    []string // patterns
 	resources  []string // patterns
 	conditions []condition
@@ -70,8 +71,11 @@ func readStatement(text []byte) (s statement, err error) {
 	if err != nil {
 		return s, err
 	}
+	if fields["Sid"] != nil && json.Unmarshal(fields["Sid"], &s.sid) != nil {
+		return s, fmt.Errorf("the element Sid: want a string")
+	}
 	switch string(fields["Effect"]) {
-	case `"Allow"`:
+	case `"Allow"`: // case-sensitive, as IAM has it
 	case `"Deny"`:
 		s.deny = true
 	default:
@@ -95,98 +99,6 @@ func readStatement(text []byte) (s statement, err error) {
 		s.conditions, err = readConditions(fields["Condition"])
 	}
 	return s, err
-}
-
-// readPrincipals reads "*" or a map. Of its kinds AWS alone can be a caller here.
-func readPrincipals(text []byte) ([]string, error) {
-	if string(text) == `"*"` {
-		return []string{"*"}, nil
-	}
-	kinds, err := members(text, "Principal", "AWS", "Service", "Federated", "CanonicalUser")
-	if err != nil {
-		return nil, err
-	}
-	var principals []string
-	for kind, item := range kinds {
-		names, err := texts(item)
-		if err != nil {
-			return nil, fmt.Errorf("the principals of kind %s: %w", kind, err)
-		}
-		for _, name := range names {
-			if name != "*" && strings.ContainsAny(name, "*?") {
-				return nil, fmt.Errorf("the principal %.80q has a wildcard", name)
-			}
-		}
-		if kind == "AWS" {
-			principals = append(principals, names...)
-		}
-	}
-	if len(kinds) == 0 {
-		return nil, fmt.Errorf("there is no principal")
-	}
-	return principals, nil
-}
-
-// access is what a caller wants to do.
-type access struct {
-	caller    caller
-	operation string
-	key       string // its ARN
-	recipient *recipient
-	context   map[string]string // encryption context
-}
-
-// verdict is what a policy says.
-type verdict int
-
-const (
-	silent verdict = iota // nothing allows it
-	allowed
-	denied // explicitly
-)
-
-func (p policy) decide(a *access) verdict {
-	v := silent
-	for i := range p {
-		if s := &p[i]; s.applies(a) {
-			if s.deny {
-				return denied
-			}
-			v = allowed
-		}
-	}
-	return v
-}
-
-func (s *statement) applies(a *access) bool {
-	return slices.ContainsFunc(s.principals, func(name string) bool { return a.caller.is(name, s.deny) }) &&
-		slices.ContainsFunc(s.actions, func(pattern string) bool {
-			return like(strings.ToLower(pattern), strings.ToLower("kms:"+a.operation))
-		}) &&
-		slices.ContainsFunc(s.resources, func(pattern string) bool { return like(pattern, a.key) }) &&
-		!slices.ContainsFunc(s.conditions, func(c condition) bool { return !c.holds(a) })
-}
-
-// like matches a pattern in which * is any text and ? any character.
-func like(pattern, text string) bool {
-	star, mark := -1, 0 // where the last * is, and what it has taken
-	p, t := 0, 0
-	for t < len(text) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark = p, t
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
-			p++
-			t++
-		case star >= 0:
-			mark++
-			p, t = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
 }
 
 // object takes a JSON object apart.

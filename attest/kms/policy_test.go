@@ -154,7 +154,14 @@ func badPolicies() []string {
 		statement(`"Principal": "*"`, `"Principal": {"Other": "*"}`),
 		statement(`"kms:*"`, `"s3:*"`), statement(`"kms:*"`, `[]`), statement(`"kms:*"`, `[""]`), statement(`"kms:*"`, `5`), statement(`"kms:*"`, `null`), statement(`"kms:*"`, `[null]`),
 		statement(`"Resource": "*"`, `"Resource": {}`), statement(`"Resource": "*", `, ``),
-		statement(`{"StringEquals"`, `{"Bool"`), statement(`{"StringEquals"`, `{"ForAnyValue:StringEquals"`), statement(`{"StringEquals"`, `{"IfExists"`),
+		statement(`{"StringEquals"`, `{"Bool"`), statement(`{"StringEquals"`, `{"ForAnyValue:Null"`), statement(`{"StringEquals"`, `{"ForSomeValues:StringEquals"`), statement(`{"StringEquals"`, `{"ForAnyValue:"`),
+		statement(`{"StringEquals"`, `{"StringEqualsIfExistsIfExists"`), statement(`{"StringEquals"`, `{"NumericEquals"`), statement(`{"StringEquals"`, `{"ArnLike"`), statement(`{"StringEquals"`, `{"IpAddress"`),
+		statement(`{"StringEquals"`, `{"DateLessThan"`), statement(`{"StringEquals"`, `{"BinaryEquals"`), statement(`{"StringEquals"`, `{"BoolIfExists"`),
+		statement(`kms:RecipientAttestation:PCR0`, `aws:SecureTransport`), statement(`kms:RecipientAttestation:PCR0`, `kms:EncryptionContextKeys`),
+		statement(`{"StringEquals": {"kms:RecipientAttestation:PCR0": "00"}}`, `{"Bool": {"aws:SecureTransport": "yes"}}`),
+		statement(`"Principal": "*"`, `"Principal": {"AWS": "administrator"}`), statement(`"Principal": "*"`, `"Principal": {"AWS": "arn:aws:iam::123456789012:role"}`),
+		statement(`"Principal": "*"`, `"Principal": {"AWS": "arn:aws:iam::123456789012"}`), statement(`"Principal": "*"`, `"Principal": {"AWS": "12345678901"}`),
+		statement(`"Principal": "*"`, `"Principal": {"AWS": "AROAEXAMPLEEXAMPLE"}`), statement(`"Sid": "x"`, `"Sid": 5`), statement(`{"StringEquals"`, `{"IfExists"`),
 		statement(`{"StringEquals"`, `{"stringequals"`), statement(`{"StringEquals"`, `{"Null"`), statement(`{"StringEquals"`, `{"NullIfExists"`), statement(`{"StringEquals"`, `{""`),
 		statement(`PCR0`, `PCR32`), statement(`PCR0`, `PCR`), statement(`PCR0`, `PCR00`), statement(`PCR0`, `PCR-1`), statement(`PCR0`, `NitroTPMPCR0`),
 		statement(`kms:RecipientAttestation:PCR0`, `kms:RecipientAttestation`), statement(`kms:RecipientAttestation:PCR0`, `kms:EncryptionContext:`),
@@ -179,4 +186,110 @@ func TestPoliciesThatAreNotUnderstoodAreRefused(t *testing.T) {
 	}
 	_, err := w.client("").PutKeyPolicy(t.Context(), &sdk.PutKeyPolicyInput{KeyId: &id, Policy: aws.String("")})
 	w.refuses(err, "MalformedPolicyDocumentException")
+}
+
+// idleDenies are statements that would never deny anything, and what is said about them.
+var idleDenies = []struct{ change, to, says string }{
+	{`"Principal": "*"`, `"Principal": {"AWS": "arn:aws:sts::123456789012:assumed-role/nesim/session"}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"AWS": "arn:aws:sts::123456789012:federated-user/alice"}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"AWS": "arn:aws:iam::123456789012:user/alice"}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"AWS": "arn:aws:iam::210987654321:user/administrator"}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"AWS": ["*", "arn:aws:iam::123456789012:user/alice"]}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"Service": "ec2.amazonaws.com"}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"AWS": "*", "Federated": "cognito-identity.amazonaws.com"}`, "no caller is the principal"},
+	{`"Principal": "*"`, `"Principal": {"AWS": "nesim"}`, "is invalid"},
+	{`"kms:Decrypt"`, `"kms:Decyrpt"`, "no action"},
+	{`"kms:Decrypt"`, `["kms:Decrypt", "kms:Enrcypt*"]`, "no action"},
+	{`"Resource": "*"`, `"Resource": "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"`, "is not this key"},
+	{`"Resource": "*"`, `"Resource": "arn:aws:kms:us-east-1:123456789012:alias/*"`, "is not this key"},
+	{`{}`, `{"StringEquals": {"kms:RecipientAttestation:PCR0": "` + strings.ToUpper(pcr(0xab)) + `"}}`, "is never"},
+	{`{}`, `{"StringEquals": {"kms:RecipientAttestation:PCR0": "` + pcr(0xab) + `00"}}`, "is never"},
+	{`{}`, `{"StringEqualsIgnoreCase": {"kms:RecipientAttestation:ImageSha384": "sha384"}}`, "is never"},
+	{`{}`, `{"StringLike": {"kms:RecipientAttestation:PCR0": "AB*"}}`, "is never"},
+	{`{}`, `{"StringLike": {"kms:RecipientAttestation:PCR0": ["ab*", "??"]}}`, "is never"},
+	{`{}`, `{"ForAnyValue:StringEquals": {"kms:RecipientAttestation:PCR0": "x"}}`, "is never"},
+	{`{}`, `{"Null": {"aws:SecureTransport": "true"}}`, "every request has"},
+	{`"kms:Decrypt", "Resource": "*", "Condition": {}`, `"kms:Encrypt", "Resource": "*", "Condition": {"StringEquals": {"kms:RecipientAttestation:PCR0": "` + pcr(1) + `"}}`, "no request for its actions"},
+	{`"kms:Decrypt", "Resource": "*", "Condition": {}`, `"kms:PutKeyPolicy", "Resource": "*", "Condition": {"Null": {"kms:EncryptionContext:tenant": "false"}}`, "no request for its actions"},
+	{`{}`, `{"StringEquals": {"kms:RecipientAttestation:PCR99": "` + pcr(1) + `"}}`, "unknown"},
+	{`{}`, `{"StringEquals": {"aws:PrincipalTag/team": "x"}}`, "unknown"},
+	{`{}`, `{"StringEquals": {"kms:ViaService": "x"}}`, "unknown"},
+}
+
+const denial = `{"Sid": "No", "Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*", "Condition": {}}`
+
+func TestADenyThatCanNeverMatchIsRefused(t *testing.T) {
+	w := newWorld(t)
+	id := w.createKey("")
+	put := func(statement string) error {
+		policy := `{"Statement": [` + administration + `, ` + statement + `]}`
+		_, err := w.client("").PutKeyPolicy(t.Context(), &sdk.PutKeyPolicyInput{KeyId: &id, Policy: &policy})
+		return err
+	}
+	for _, test := range idleDenies {
+		statement := strings.Replace(denial, test.change, test.to, 1)
+		require.NotEqual(t, denial, statement)
+		w.refuses(put(statement), "MalformedPolicyDocumentException", test.says)
+	}
+	for _, good := range []struct{ change, to string }{
+		{`"Principal": "*"`, `"Principal": {"AWS": ["arn:aws:iam::123456789012:user/administrator", "arn:aws:iam::210987654321:root", "210987654321"]}`},
+		{`"Principal": "*"`, `"Principal": {"AWS": ["arn:aws:iam::210987654321:role/path/other", "*"]}`},
+		{`"kms:Decrypt"`, `["kms:decrypt", "kms:Schedule*", "kms:?ncrypt"]`},
+		{`"Resource": "*"`, `"Resource": "arn:aws:kms:us-east-1:123456789012:key/` + id + `"`},
+		{`"Resource": "*"`, `"Resource": "arn:aws:kms:*:*:key/*"`},
+		{`{}`, `{"StringEqualsIgnoreCase": {"kms:RecipientAttestation:PCR0": "` + strings.ToUpper(pcr(0xab)) + `"}}`},
+		{`{}`, `{"StringNotEquals": {"kms:RecipientAttestation:PCR0": "` + strings.ToUpper(pcr(0xab)) + `"}}`},
+		{`{}`, `{"StringLike": {"kms:RecipientAttestation:PCR0": "ab*??"}}`},
+		{`{}`, `{"Null": {"aws:SecureTransport": ["true", "false"]}}`},
+		{`"kms:Decrypt", "Resource": "*", "Condition": {}`, `"kms:Encrypt", "Resource": "*", "Condition": {"Null": {"kms:RecipientAttestation:PCR0": "true"}}`},
+	} {
+		statement := strings.Replace(denial, good.change, good.to, 1)
+		require.NotEqual(t, denial, statement)
+		require.NoError(t, put(statement), statement)
+		require.NoError(t, put(administration))
+	}
+}
+
+func TestADenyOfAnAccountDeniesItsRoles(t *testing.T) {
+	w := newWorld(t)
+	id := w.createKey(`{"Statement": [` + administration + `, {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"},
+		{"Effect": "Deny", "Principal": {"AWS": "210987654321"}, "Action": "kms:DescribeKey", "Resource": "*"}]}`)
+	describe := func(token string) error {
+		_, err := w.client(token).DescribeKey(t.Context(), &sdk.DescribeKeyInput{KeyId: &id})
+		return err
+	}
+	require.NoError(t, describe(""))
+	require.NoError(t, describe(roleToken))
+	w.refuses(describe("arn:aws:iam::210987654321:role/x"), "AccessDeniedException", "explicit deny")
+}
+
+func TestTheLogSaysWhyARequestIsDenied(t *testing.T) {
+	w := newWorld(t)
+	id := w.createKey(enclavePolicy(0xab))
+	blob := w.encrypt(id, "a secret")
+	require.Empty(t, w.log.take())
+	decrypt := func(in *sdk.DecryptInput, says ...string) {
+		t.Helper()
+		in.CiphertextBlob = blob
+		_, err := w.client(roleToken).Decrypt(t.Context(), in)
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "wants", "that is for the log")
+		line := w.log.take()
+		require.Equal(t, 1, strings.Count(line, "\n"), line)
+		for _, text := range append(says, "denied", "operation=Decrypt", nsm.DefaultRoleARN) {
+			require.Contains(t, line, text)
+		}
+		require.NotContains(t, line, "a secret")
+	}
+	decrypt(&sdk.DecryptInput{}, "statement 2 (Enclaves)", "StringEqualsIgnoreCase kms:RecipientAttestation:ImageSha384 wants", strings.ToUpper(pcr(0xab)), "the request has no attestation document")
+	decrypt(&sdk.DecryptInput{Recipient: w.enclave(0xcd).recipient()}, strings.ToUpper(pcr(0xab)), `the request has \"`+pcr(0xcd))
+	decrypt(&sdk.DecryptInput{Recipient: w.enclave(0xab, func(c *nsm.Config) { c.Debug = true }).recipient()}, pcr(0))
+	decrypt(&sdk.DecryptInput{Recipient: newWorld(t).enclave(0xab).recipient()}, "not a root that is trusted here")
+
+	policy := `{"Statement": [` + administration + `, {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"},
+		{"Sid": "Tenants", "Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*", "Condition": {"StringNotEquals": {"kms:EncryptionContext:tenant": "one"}}}]}`
+	_, err := w.client("").PutKeyPolicy(t.Context(), &sdk.PutKeyPolicyInput{KeyId: &id, Policy: &policy})
+	require.NoError(t, err)
+	decrypt(&sdk.DecryptInput{EncryptionContext: map[string]string{"tenant": "two\nlines\x1b[31m"}}, "statement 3 (Tenants) denies it", "StringNotEquals kms:EncryptionContext:tenant wants", "two")
+	decrypt(&sdk.DecryptInput{}, "statement 3 (Tenants) denies it", "the request has nothing")
 }

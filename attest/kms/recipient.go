@@ -43,11 +43,11 @@ func (s *Service) verify(info *recipientInfo) (*recipient, error) {
 	now := s.clock()
 	document, err := attest.Verify(info.AttestationDocument, attest.Expect{Roots: s.roots, At: now})
 	if err != nil {
-		return nil, refuse(errValidation, "the attestation document is not valid: %v", err)
+		return nil, refuse(errValidation, "the attestation document is not valid: %v", err).because("%v", err)
 	}
 	if age := now.Sub(document.Time()); age > MaxAge || age < -MaxAge {
 		return nil, refuse(errValidation, "the attestation document is of %s, more than %v away from now, %s: make a new one",
-			document.Time().Format(time.RFC3339), MaxAge, now.UTC().Format(time.RFC3339))
+			document.Time().Format(time.RFC3339), MaxAge, now.UTC().Format(time.RFC3339)).because("the attestation document is %v old", age)
 	}
 	key, err := rsaKey(document.PublicKey)
 	if err != nil {

@@ -1,10 +1,12 @@
 package kms
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -16,14 +18,18 @@ import (
 	"github.com/nesim/nesim/attest/nsm"
 )
 
-// Config describes a service. Zero values of the last three take their defaults.
+// Config describes a service. Zero values of the last four take their defaults.
 type Config struct {
-	Dir     string               // of the keys
-	Owner   []byte               // a secret of the user's own root, which seals them: (*pki.Authority).Derive
-	Roots   []attest.Fingerprint // trusted for attestation documents
-	Region  string               // us-east-1
-	RoleARN string               // of the parent's role; it tells the account: nsm.DefaultRoleARN
-	Clock   func() time.Time     // time.Now
+	Dir        string               // of the keys
+	Owner      []byte               // a secret of the user's own root, which seals them: (*pki.Authority).Derive
+	Roots      []attest.Fingerprint // trusted for attestation documents
+	RoleARN    string               // of callers with a session token; the keys are its account's
+	AccessKeys []AccessKey          // whose signatures are accepted; none: signatures are not checked
+	Hosts      []string             // names, in lower case, by which clients reach the service besides those of this machine
+	Region     string               // us-east-1
+	Clock      func() time.Time     // for attestation documents: time.Now
+	Now        func() time.Time     // for signatures: time.Now
+	Log        *slog.Logger         // of denials, a line each: none
 }
 
 // Service is a KMS. It is an http.Handler, safe for concurrent use.
@@ -32,7 +38,11 @@ type Service struct {
 	region  string
 	role    string
 	account string
+	secrets map[string]string // by access key ID; empty where signatures are not checked
+	hosts   []string
 	clock   func() time.Time
+	now     func() time.Time
+	log     *slog.Logger
 	store   *store
 
 	mu   sync.RWMutex
@@ -43,15 +53,21 @@ var regionName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
 // Open opens the keys of a folder, until Close. One service at a time can have it open.
 func Open(c Config) (*Service, error) {
-	s := &Service{roots: c.Roots, region: c.Region, role: c.RoleARN, clock: c.Clock, keys: map[string]*record{}}
-	if s.region == "" {
-		s.region = "us-east-1"
+	s := &Service{
+		roots: c.Roots, role: c.RoleARN, secrets: map[string]string{}, hosts: c.Hosts,
+		region: cmp.Or(c.Region, "us-east-1"), clock: c.Clock, now: c.Now, log: c.Log, keys: map[string]*record{},
 	}
-	if s.role == "" {
-		s.role = nsm.DefaultRoleARN
+	for _, key := range c.AccessKeys {
+		s.secrets[key.ID] = key.Secret
 	}
 	if s.clock == nil {
 		s.clock = time.Now
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
 	if !regionName.MatchString(s.region) {
 		return nil, fmt.Errorf("region %.40q: want one such as us-east-1", s.region)
@@ -114,6 +130,16 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(body)
 }
 
+// logDenial says on a line why a request was denied. The caller is "" as long as nobody knows who it is.
+func (s *Service) logDenial(r *http.Request, caller string, err error) {
+	e := (*Error)(nil)
+	if !errors.As(err, &e) || e.why == "" {
+		return
+	}
+	operation := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), target)
+	s.log.Warn("denied", "operation", fmt.Sprintf("%.80s", operation), "caller", caller, "error", e.Type, "why", e.why)
+}
+
 // body is the error as AWS has it: access is denied with a capital Message.
 func (e *Error) body() any {
 	message := "message"
@@ -124,16 +150,32 @@ func (e *Error) body() any {
 }
 
 func (s *Service) answer(w http.ResponseWriter, r *http.Request) (any, error) {
-	if r.Method != http.MethodPost {
-		return nil, refuse(errMethodNotSupported, "the AWS KMS API is POST only")
-	}
-	if r.Header.Get("Origin") != "" { // a page in the user's browser, by whatever name it found us
-		return nil, refuse(errAccessDenied, "browsers are not served")
+	body, err := s.admit(w, r)
+	if err != nil {
+		s.logDenial(r, "", err)
+		return nil, err
 	}
 	name, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), target)
 	do := operations[name]
 	if !ok || do == nil {
 		return nil, refuse(errUnknownOperation, "the operation %.80q is unknown or not simulated", r.Header.Get("X-Amz-Target"))
+	}
+	a := &access{caller: s.caller(r), operation: name, secure: r.TLS != nil}
+	answer, err := do(s, a, body)
+	s.logDenial(r, a.caller.arn, err)
+	return answer, err
+}
+
+// admit reads the body of a request that comes from where it may and is signed as it must be.
+func (s *Service) admit(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Method != http.MethodPost {
+		return nil, refuse(errMethodNotSupported, "the AWS KMS API is POST only")
+	}
+	if origin := r.Header.Get("Origin"); origin != "" { // a page in the user's browser, by whatever name it found us
+		return nil, refuse(errAccessDenied, "browsers are not served").because("the request comes from a page of %.200q", origin)
+	}
+	if !s.servesHost(r) {
+		return nil, refuse(errAccessDenied, "the host %.200q is not served", r.Host).because("the Host header %.200q is no name of this service", r.Host)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
@@ -142,5 +184,5 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 		}
 		return nil, refuse(errSerialization, "the request could not be read: %v", err)
 	}
-	return do(s, &access{caller: s.caller(r), operation: name}, body)
+	return body, s.authenticate(r, body)
 }
