@@ -4,21 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/mdlayher/vsock"
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/attest"
 	"github.com/nesim/nesim/attest/kms"
 	"github.com/nesim/nesim/attest/nsm"
 	"github.com/nesim/nesim/attest/pki"
-	"github.com/nesim/nesim/sim/daemon"
 	"github.com/nesim/nesim/sim/instance"
 )
 
@@ -32,6 +28,8 @@ func kmsCommand() *cobra.Command {
 type kmsFlags struct {
 	config     kms.Config
 	roots      []string
+	accessKeys []string
+	hosts      []string
 	listen     string
 	vsockPort  uint32
 	cert, key  string
@@ -43,13 +41,16 @@ type kmsFlags struct {
 func kmsServe() *cobra.Command {
 	var f kmsFlags
 	cmd := &cobra.Command{
-		Use:   "serve [--listen ADDRESS] [--vsock-port PORT]",
+		Use:   "serve [--listen ADDRESS] [--vsock-port PORT] [--access-key ID:SECRET]",
 		Short: "Serve the AWS KMS API to enclaves and their parent",
 		Long: "Serve keys by the API of AWS KMS, with key policies that ask for PCRs and with the Recipient parameter, until\n" +
 			"ctrl-C. The endpoint is printed, each on a line; give it to an AWS SDK or as --endpoint-url to the AWS CLI.\n\n" +
-			"Any credentials will do. Those without a session token are the account's administrator's, those with one\n" +
-			"the role's; a session token that is a role's ARN stands for that role. So that a key is for enclaves alone,\n" +
-			"use role credentials in them and name the role in the key's policy, as on AWS.\n\n" +
+			"Without --access-key any credentials will do: every user of this machine can administer and use the keys over\n" +
+			"TCP. With it requests must be signed (AWS Signature Version 4) with one of the keys. A socket of --listen\n" +
+			"unix:PATH is open to the user alone.\n\n" +
+			"A request without a session token is the account's administrator's, one with a session token the role's; a\n" +
+			"token that is a role's ARN stands for that role. So that a key is for enclaves alone, use role credentials in\n" +
+			"them and name the role in the key's policy, as on AWS. Each denial is logged, with the condition that failed.\n\n" +
 			"The real KMS is reached by TLS. Here it is plain HTTP unless a certificate is given.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,6 +63,8 @@ func kmsServe() *cobra.Command {
 	flags.Uint32Var(&f.vsockPort, "vsock-port", 0, "vsock port of the simulated parent (CID 3) to serve enclaves on as well")
 	flags.StringVar(&f.config.Dir, "dir", "", "folder of the keys (default: kms in nesim's data folder)")
 	flags.StringArrayVar(&f.roots, "root", nil, "trusted root certificate of attestation, a PEM file; can be repeated (default: the user's own root)")
+	flags.StringArrayVar(&f.accessKeys, "access-key", nil, "ID:SECRET to check signatures with, or @FILE with one a line, hidden from the process list; can be repeated")
+	flags.StringArrayVar(&f.hosts, "host", nil, "host name by which clients on other machines or in containers reach the service; can be repeated")
 	flags.StringVar(&f.config.Region, "region", "us-east-1", "region in the ARNs of the keys")
 	flags.StringVar(&f.config.RoleARN, "role-arn", nsm.DefaultRoleARN, "IAM role of callers with a session token; the keys belong to its account")
 	flags.StringVar(&f.clock, "clock", "", "time at which documents are verified, as 2006-01-02T15:04:05Z (default: now)")
@@ -75,11 +78,13 @@ func (f *kmsFlags) serve(cmd *cobra.Command) error {
 	if err := f.read(); err != nil {
 		return err
 	}
+	f.config.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 	service, err := kms.Open(f.config)
 	if err != nil {
 		return err
 	}
 	defer service.Close()
+	f.warn(cmd.ErrOrStderr())
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	listener, endpoint, err := f.open()
@@ -127,6 +132,12 @@ func (f *kmsFlags) read() error {
 		}
 		f.config.Dir = filepath.Join(dir, "kms")
 	}
+	if f.config.AccessKeys, err = readAccessKeys(f.accessKeys); err != nil {
+		return err
+	}
+	if f.config.Hosts, err = f.names(); err != nil {
+		return err
+	}
 	at, err := parseTime("clock", f.clock)
 	if err != nil {
 		return err
@@ -144,76 +155,3 @@ func (f *kmsFlags) read() error {
 	f.tlsSetting = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	return nil
 }
-
-// open listens as --listen has it. It also tells where.
-func (f *kmsFlags) open() (l net.Listener, endpoint string, err error) {
-	if path, ok := strings.CutPrefix(f.listen, "unix:"); ok {
-		if l, err = net.Listen("unix", path); err == nil {
-			if err = os.Chmod(path, 0o600); err != nil {
-				l.Close()
-			}
-		}
-		endpoint = f.listen
-	} else if port, ok := strings.CutPrefix(f.listen, "vsock:"); ok {
-		n, parseErr := strconv.ParseUint(port, 10, 32)
-		if parseErr != nil {
-			return nil, "", fmt.Errorf("--listen %s: the port is not a number of 32 bits", f.listen)
-		}
-		if l, err = vsock.Listen(uint32(n), nil); err == nil {
-			endpoint = fmt.Sprintf("vsock:%d:%d", l.Addr().(*vsock.Addr).ContextID, l.Addr().(*vsock.Addr).Port)
-		}
-	} else if l, err = net.Listen("tcp", f.listen); err == nil {
-		endpoint = f.scheme() + "://" + l.Addr().String()
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("--listen %s: %w", f.listen, err)
-	}
-	return f.secure(l), endpoint, nil
-}
-
-func (f *kmsFlags) scheme() string {
-	if f.tlsSetting != nil {
-		return "https"
-	}
-	return "http"
-}
-
-// secure makes a listener's connections TLS, if that is asked for.
-func (f *kmsFlags) secure(l net.Listener) net.Listener {
-	if f.tlsSetting != nil {
-		return tls.NewListener(l, f.tlsSetting)
-	}
-	return l
-}
-
-// parentListener listens on a port of the simulated parent. The daemon gives one connection
-// for each time that it is asked.
-type parentListener struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	client *daemon.Client
-	port   uint32
-}
-
-func listenOnParent(ctx context.Context, c *daemon.Client, port uint32) net.Listener {
-	ctx, cancel := context.WithCancel(ctx)
-	return &parentListener{ctx, cancel, c, port}
-}
-
-func (l *parentListener) Accept() (net.Conn, error) {
-	stream, err := l.client.AcceptKept(l.ctx, l.port)
-	switch {
-	case l.ctx.Err() != nil:
-		if err == nil {
-			stream.Close()
-		}
-		return nil, net.ErrClosed
-	case err != nil:
-		return nil, fmt.Errorf("--vsock-port %d: %w", l.port, err)
-	}
-	return stream, nil
-}
-
-func (l *parentListener) Close() error { l.cancel(); return nil }
-
-func (l *parentListener) Addr() net.Addr { return &vsock.Addr{ContextID: vsockParent, Port: l.port} }

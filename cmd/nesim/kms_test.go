@@ -35,14 +35,14 @@ import (
 type kmsServer struct {
 	*user
 	endpoints []string
-	end       func()
+	end       func() (told string) // interrupts it, and returns what it wrote to the standard error
+	kill      func()
 }
 
 // serveKMS starts nesim kms serve and reads its endpoints. It is interrupted at the test's end, if not before.
 func (u *user) serveKMS(endpoints int, args ...string) *kmsServer {
 	u.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	cmd := u.command(ctx, append([]string{"kms", "serve"}, args...)...)
+	cmd := u.command(context.Background(), append([]string{"kms", "serve"}, args...)...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
@@ -50,16 +50,20 @@ func (u *user) serveKMS(endpoints int, args ...string) *kmsServer {
 	require.NoError(u, cmd.Start())
 	s := &kmsServer{user: u}
 	ended := false
-	s.end = func() {
+	s.end = func() string {
 		if !ended {
 			ended = true
 			cmd.Process.Signal(syscall.SIGINT)
 			require.NoError(u, cmd.Wait(), errs.String())
-			require.Empty(u, errs.String())
-			cancel()
 		}
+		return errs.String()
 	}
-	u.Cleanup(s.end)
+	s.kill = func() {
+		ended = true
+		require.NoError(u, cmd.Process.Kill())
+		require.Error(u, cmd.Wait())
+	}
+	u.Cleanup(func() { s.end() })
 	lines := bufio.NewScanner(out)
 	for range endpoints {
 		if !lines.Scan() {
@@ -105,8 +109,112 @@ func TestKeysAreServedUntilTheServiceIsInterrupted(t *testing.T) {
 	opened, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: encrypted.CiphertextBlob})
 	require.NoError(t, err)
 	require.Equal(t, "a secret", string(opened.Plaintext))
+	require.Empty(t, s.end(), "nothing to warn of")
+	require.NoFileExists(t, socket)
+}
+
+func TestTheServerSaysWhoNeedsNoCredentials(t *testing.T) {
+	u := newUser(t)
+	socket := "unix:" + filepath.Join(u.dir, "kms.sock")
+	for _, test := range []struct {
+		says string
+		args []string
+	}{
+		{"every user of this machine can administer and use all keys", []string{"--listen", "127.0.0.1:0"}},
+		{"everybody who can reach 0.0.0.0:0 can", []string{"--listen", "0.0.0.0:0"}},
+		{"", []string{"--listen", socket}},
+		{"", []string{"--listen", "127.0.0.1:0", "--access-key", "AKIA:secret"}},
+	} {
+		told := u.serveKMS(1, test.args...).end()
+		require.Equal(t, test.says != "", told != "", told)
+		require.Contains(t, told, test.says)
+		require.LessOrEqual(t, strings.Count(told, "\n"), 1)
+	}
+	told := u.serveKMS(2, "--listen", socket, "--vsock-port", "8000").end()
+	require.Contains(t, told, "every program in an enclave can")
+}
+
+func TestASocketOfAKilledServerIsTakenAgain(t *testing.T) {
+	u := newUser(t)
+	socket := filepath.Join(u.dir, "kms.sock")
+	s := u.serveKMS(1, "--listen", "unix:"+socket)
+	require.Contains(t, u.refused("kms", "serve", "--dir", filepath.Join(u.dir, "other"), "--listen", "unix:"+socket), "another server listens there")
+	s.kill()
+	require.FileExists(t, socket)
+
+	s = u.serveKMS(1, "--listen", "unix:"+socket)
+	info, err := os.Stat(socket)
+	require.NoError(t, err)
+	require.Equal(t, os.ModeSocket|0o600, info.Mode())
 	s.end()
 	require.NoFileExists(t, socket)
+
+	require.NoError(t, os.WriteFile(socket, []byte("a file"), 0o600))
+	require.Contains(t, u.refused("kms", "serve", "--listen", "unix:"+socket), "it is not a socket")
+	require.FileExists(t, socket)
+	link := filepath.Join(u.dir, "link.sock")
+	require.NoError(t, os.Symlink("nowhere", link))
+	require.Contains(t, u.refused("kms", "serve", "--listen", "unix:"+link), "it is not a socket")
+}
+
+// as is the SDK's client with an access key.
+func (s *kmsServer) as(id, secret, token string) *kms.Client {
+	transport := &http.Transport{}
+	s.Cleanup(transport.CloseIdleConnections)
+	return kms.New(kms.Options{
+		Region: "us-east-1", BaseEndpoint: &s.endpoints[0], HTTPClient: &http.Client{Transport: transport}, RetryMaxAttempts: 1,
+		Credentials: credentials.NewStaticCredentialsProvider(id, secret, token),
+	})
+}
+
+func TestWithAccessKeysRequestsMustBeSigned(t *testing.T) {
+	u := newUser(t)
+	file := filepath.Join(u.dir, "keys")
+	require.NoError(t, os.WriteFile(file, []byte("# of the enclaves\n\nASIAROLE:temporary\n"), 0o644))
+	serve := []string{"--listen", "127.0.0.1:0", "--access-key", "AKIAALICE:a/secret:", "--access-key", "@" + file}
+	require.Contains(t, u.refused(append([]string{"kms", "serve"}, serve...)...), "chmod 600 "+file)
+	require.NoError(t, os.Chmod(file, 0o600))
+	s := u.serveKMS(1, serve...)
+
+	key, err := s.as("AKIAALICE", "a/secret:", "").CreateKey(t.Context(), &kms.CreateKeyInput{})
+	require.NoError(t, err)
+	_, err = s.as("AKIAALICE", "a secret", "").ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.ErrorContains(t, err, "InvalidSignatureException")
+	_, err = s.as("AKIABOB", "a/secret:", "").ListKeys(t.Context(), &kms.ListKeysInput{})
+	require.ErrorContains(t, err, "UnrecognizedClientException")
+	_, err = s.as("ASIAROLE", "temporary", "any").DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: key.KeyMetadata.KeyId})
+	require.ErrorContains(t, err, "AccessDeniedException")
+	answer, err := http.Post(s.endpoints[0], "application/x-amz-json-1.1", strings.NewReader(`{}`))
+	require.NoError(t, err)
+	answer.Body.Close()
+	require.Equal(t, 400, answer.StatusCode)
+
+	lines := strings.Split(strings.TrimSpace(s.end()), "\n")
+	require.Len(t, lines, 4, "one for each denial")
+	require.Contains(t, lines[0], "the signature with the access key")
+	require.Contains(t, lines[1], "AKIABOB")
+	require.Contains(t, lines[2], "no statement allows the action to this principal")
+	require.Contains(t, lines[3], "not signed")
+	require.NotContains(t, strings.Join(lines, ""), "a/secret")
+}
+
+func TestAPageWhoseNameResolvesToThisMachineIsNotServed(t *testing.T) {
+	u := newUser(t)
+	s := u.serveKMS(1, "--listen", "127.0.0.1:0", "--host", "kms.test")
+	ask := func(host string) int {
+		r, err := http.NewRequestWithContext(t.Context(), "POST", s.endpoints[0], strings.NewReader(`{}`))
+		require.NoError(t, err)
+		r.Host = host
+		r.Header.Set("X-Amz-Target", "TrentService.ListKeys")
+		answer, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		answer.Body.Close()
+		return answer.StatusCode
+	}
+	for host, status := range map[string]int{"": 200, "localhost": 200, "kms.test:80": 200, "attacker.example": 400, "attacker.example:4599": 400} {
+		require.Equal(t, status, ask(host), host)
+	}
+	require.Contains(t, s.end(), "attacker.example")
 }
 
 func TestKeysAreServedByTLS(t *testing.T) {
@@ -197,6 +305,9 @@ func TestAnEnclaveDecryptsByItsAttestation(t *testing.T) {
 	text := u.waitConsole(info.ID, "kms: done")
 	require.Contains(t, text, "kms: refused")
 	require.Contains(t, text, "AccessDeniedException")
+	told := s.end()
+	require.Contains(t, told, "StringEqualsIgnoreCase kms:RecipientAttestation:PCR4 wants")
+	require.Contains(t, told, extended(instance.InstanceID), "what the document has")
 }
 
 func TestBadCommandLinesOfTheKMSAreRefused(t *testing.T) {
@@ -213,6 +324,14 @@ func TestBadCommandLinesOfTheKMSAreRefused(t *testing.T) {
 		"not a whole number": {"--vsock-port", "-1"},
 		"unknown command":    {"more"},
 		"--dir":              {"--dir", "/dev/null/x"},
+		`role ""`:            {"--role-arn", ""},
+		"want ID:SECRET":     {"--access-key", "AKIA"},
+		"given twice":        {"--access-key", "AKIA:a", "--access-key", "AKIA:b"},
+		"no/such/keys":       {"--access-key", "@no/such/keys"},
+		"without a port":     {"--host", "kms:4599"},
+		"path of a socket":   {"--listen", "unix:"},
+		"want the path":      {"--listen", "unix:@abstract"},
+		"at most 107":        {"--listen", "unix:/tmp/" + strings.Repeat("x", 200)},
 	} {
 		told := u.refused(append([]string{"kms", "serve"}, args...)...)
 		if says == "--dir" {
