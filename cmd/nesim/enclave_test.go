@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,6 +172,13 @@ func TestBadInputIsRefusedInOneLine(t *testing.T) {
 	}
 	flipped := append([]byte(nil), good...)
 	flipped[len(flipped)/2] ^= 1
+	unbootable, err := os.Create(filepath.Join(u.dir, "unbootable.eif"))
+	require.NoError(t, err)
+	defer unbootable.Close()
+	_, err = eif.Build(t.Context(), unbootable, eif.BuildSpec{
+		Kernel: strings.NewReader("no kernel"), Cmdline: "quiet", Ramdisks: []io.Reader{strings.NewReader("no ramdisk")},
+	})
+	require.NoError(t, err)
 	fifo := filepath.Join(u.dir, "fifo")
 	require.NoError(t, syscall.Mkfifo(fifo, 0o600))
 
@@ -187,6 +195,7 @@ func TestBadInputIsRefusedInOneLine(t *testing.T) {
 		{"not an EIF", []string{"--eif-path", file("text", []byte(strings.Repeat("text ", 1000)))}, "text", "E35"},
 		{"truncated", []string{"--eif-path", file("short.eif", good[:len(good)/2])}, "short.eif", "E35"},
 		{"damaged", []string{"--eif-path", file("flipped.eif", flipped)}, "CRC", "E35"},
+		{"no kernel in it", []string{"--eif-path", unbootable.Name()}, "the kernel is neither", "E36"},
 		{"memory too small for the image", []string{"--memory", "16"}, "does not fit", "E26"},
 		{"no memory", []string{"--memory", "0"}, "memory", "E26"},
 		{"memory without end", []string{"--memory", "16777215T"}, "this host has", "E27"},

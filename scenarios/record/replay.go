@@ -1,7 +1,6 @@
 package record
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -35,7 +34,7 @@ func (d Difference) String() string {
 
 // Replay gives the recording's commands to the device's model, in its order and at its times on a virtual clock, and
 // tells where the replies differ. Slot uids and CIDs are the recorded ones; an enclave is a machine that does nothing,
-// and ends where the recording shows that it has ended; its image is a small one, damaged where the recorded one was.
+// and ends where the recording shows that it has ended; its image is a small one.
 func Replay(entries []Entry) (differences []Difference, err error) {
 	defer func() { // of a bubble in which something never ends
 		if r := recover(); r != nil {
@@ -207,7 +206,7 @@ func (p *player) prepare(s *session, e *Entry) (pcidev.Request, error) {
 		if e.Reply.RC == 0 && r.EnclaveCID == 0 {
 			r.EnclaveCID = e.Reply.EnclaveCID // which depends on who was there before
 		}
-		return r, s.load(r.SlotUID, e.Reply.RC)
+		return r, s.load(r.SlotUID)
 	}
 	return req, nil
 }
@@ -260,14 +259,4 @@ func (b *buffer) WriteAt(p []byte, off int64) (int, error) {
 		b.bytes = append(b.bytes, make([]byte, end-len(b.bytes))...)
 	}
 	return copy(b.bytes[off:], p), nil
-}
-
-// image is the image to be loaded before a start that ended in rc.
-func image(rc int32) []byte {
-	if rc != -int32(unix.ENOEXEC) {
-		return standIn
-	}
-	bad := bytes.Clone(standIn)
-	bad[len(bad)-1] ^= 0xff
-	return bad
 }

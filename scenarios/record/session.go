@@ -76,11 +76,11 @@ func (s *session) do(req pcidev.Request) (reply pcidev.Reply, err error) {
 }
 
 // load puts an image where the hypervisor looks for it.
-func (s *session) load(uid uint64, rc int32) error {
+func (s *session) load(uid uint64) error {
 	off := uint64(nedriver.EIFLoadOffset)
 	for _, r := range s.regions[uid] {
 		if off < r[1] {
-			return s.memory.WriteAt(image(rc), r[0]+off)
+			return s.memory.WriteAt(standIn, r[0]+off)
 		}
 		off -= r[1]
 	}

@@ -23,7 +23,7 @@ func (s *Stage) observe(e hypervisor.Event) {
 	s.mu.Lock()
 	a := s.actor(e.SlotUID)
 	switch e.Kind {
-	case hypervisor.EnclaveStarting:
+	case hypervisor.EnclaveStarting, hypervisor.ImageUnbootable:
 		a.cid, a.exit = e.CID, nil
 	case hypervisor.EnclaveExited:
 		if e.Exit.Code == nil {
@@ -40,7 +40,7 @@ func (s *Stage) observe(e hypervisor.Event) {
 		text += fmt.Sprintf(", CID %d", e.CID)
 	case hypervisor.EnclaveExited:
 		text += ": " + e.Exit.String()
-	case hypervisor.CommandRefused:
+	case hypervisor.CommandRefused, hypervisor.ImageUnbootable:
 		text += ": " + e.Err.Error()
 	}
 	if e.SlotUID == 0 {

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/eif"
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/fault"
 	"github.com/nesim/nesim/scenarios/scripted"
@@ -90,8 +90,12 @@ func TestTheDaemonOfQEMUsStartsAgain(t *testing.T) {
 	_, err = p.load("damaged", scripted.Behaviour{}).GetImageLoadInfo(0)
 	require.ErrorIs(t, err, nedriver.NEErrInvalidFlagValue)
 	p.Faults.Add(fault.Fault{Name: "damage", At: fault.Image, Do: fault.Corrupt, Bytes: 1 << 20})
-	_, err = p.load("worse", scripted.Behaviour{}).StartEnclave(nedriver.StartInfo{})
-	require.ErrorIs(t, err, unix.ENOEXEC)
+	worse := p.load("worse", scripted.Behaviour{})
+	_, err = worse.StartEnclave(nedriver.StartInfo{})
+	require.NoError(t, err)
+	slot, _ := p.Hypervisor.Slot(worse.SlotUID())
+	require.ErrorIs(t, slot.Unbootable, eif.ErrCRC)
+	require.NoError(t, worse.Close())
 }
 
 func TestAnEnclaveCostsLittleMemoryBesideItsRAM(t *testing.T) {

@@ -179,8 +179,7 @@ func TestFaultsStrike(t *testing.T) {
 			}},
 		"the image is damaged": {fault.Fault{At: fault.Image, Do: fault.Corrupt, Bytes: 600}, scripted.Behaviour{},
 			func(t *testing.T, p *play) {
-				_, err := p.load("one", scripted.Behaviour{}).StartEnclave(nedriver.StartInfo{})
-				require.ErrorIs(t, err, unix.ENOEXEC)
+				require.ErrorIs(t, p.start(p.load("one", scripted.Behaviour{}), 16), parent.ErrTimeout)
 			}},
 		"the heartbeat is missing": {fault.Fault{At: fault.Heartbeat, Do: fault.Lose}, scripted.Behaviour{},
 			func(t *testing.T, p *play) {

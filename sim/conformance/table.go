@@ -240,17 +240,21 @@ func (t *table) start() {
 	t.addVCPU(fd, 2, "good")
 	t.startEnclave(fd, 0, 0, "half a core")
 	t.addVCPU(fd, 3, "good")
-	t.startEnclave(fd, 0, 0, "no image")
+	t.startEnclave(fd, 0, fixedCID, "no image: good, and nothing runs in it")
+	t.startEnclave(fd, 0, fixedCID, "again")
+	t.addVCPU(fd, 0, "it runs")
+	t.Close(fd)
+	t.Unmap()
+
 	damaged := append([]byte(nil), t.image...)
 	damaged[len(damaged)-1] ^= 1
-	t.Write(memory+imageOffset, damaged)
-	t.startEnclave(fd, 0, 0, "a damaged image")
-	t.Close(fd)
+	t.Close(t.launch(t.Map(Huge2M, 64*mib), damaged, "a damaged image: the same"))
 	t.Unmap()
 }
 
 func (t *table) running() {
-	first, memory := t.launch()
+	memory := t.Map(Huge2M, 64*mib)
+	first := t.launch(memory, t.image, "good")
 	t.startEnclave(first, 0, fixedCID, "again")
 	t.addVCPU(first, 0, "it runs")
 	t.addMemory(first, 0, 2*mib, memory, "it runs")
@@ -271,14 +275,13 @@ func (t *table) running() {
 	t.Unmap()
 }
 
-// launch starts an enclave with all that it needs.
-func (t *table) launch() (fd int, memory uint64) {
+// launch starts an enclave with all that it needs, and an image at memory.
+func (t *table) launch(memory uint64, image []byte, what string) (fd int) {
 	fd = t.create("good")
-	memory = t.Map(Huge2M, 64*mib)
-	t.Write(memory+imageOffset, t.image)
+	t.Write(memory+imageOffset, image)
 	t.addMemory(fd, 0, 64*mib, memory, "good")
 	t.addVCPU(fd, 2, "good")
 	t.addVCPU(fd, 3, "good")
-	t.startEnclave(fd, 0, fixedCID, "good")
-	return fd, memory
+	t.startEnclave(fd, 0, fixedCID, what)
+	return fd
 }

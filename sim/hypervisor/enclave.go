@@ -2,6 +2,7 @@ package hypervisor
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 const stopTime = 10 * time.Second
 
 // EnclaveStart takes the image out of the slot's memory, checks and measures it, and has the VMM run it with as much
-// memory and as many vCPUs as the slot has. If it is refused, the image is back in the slot's memory; what else was
-// there may be zeroed.
+// memory and as many vCPUs as the slot has. An image that cannot boot is no error: the enclave runs, and does nothing.
+// If the start is refused, the image is back in the slot's memory; what else was there may be zeroed.
 func (s *Session) EnclaveStart(uid, cid, flags uint64) (uint64, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
@@ -60,15 +61,24 @@ func (sl *slot) mayStart(flags uint64) error {
 
 // start does the work of EnclaveStart for a busy slot. On an error the image is back.
 func (sl *slot) start(ctx context.Context) (VM, *loan, error) {
-	h := sl.session.h
 	for _, r := range sl.mem.regions {
 		if !sl.mem.mem.Mapped(r.paddr, r.size) {
 			return nil, nil, refuse(unix.EFAULT, "start enclave: region %#x of %d bytes is no longer mapped for the device's DMA", r.paddr, r.size)
 		}
 	}
+	vm, l, err := sl.bootImage(ctx)
+	if err != nil && ctx.Err() == nil && errors.Is(err, ErrUnbootable) {
+		vm, err = sl.runInert(err)
+	}
+	return vm, l, interrupted(ctx, err)
+}
+
+// bootImage takes the image and has the VMM start it. On an error the image is back.
+func (sl *slot) bootImage(ctx context.Context) (VM, *loan, error) {
+	h := sl.session.h
 	img, measured, err := takeImage(ctx, &sl.mem)
 	if err != nil {
-		return nil, nil, interrupted(ctx, err)
+		return nil, nil, err
 	}
 	h.mu.Lock()
 	sl.measurements = &measured
@@ -105,20 +115,20 @@ func (sl *slot) boot(ctx context.Context, l *loan, measured eif.Measurements) (V
 		Loaded:       sync.OnceFunc(func() { close(l.loaded) }),
 	})
 	if err != nil {
-		return nil, interrupted(ctx, &refusal{unix.EIO, "start the enclave's VM", err})
+		return nil, &refusal{unix.EIO, "start the enclave's VM", err}
 	}
 	return vm, nil
 }
 
 // interrupted makes an error of a start that was ended from outside say so.
 func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return &refusal{unix.ECANCELED, "start enclave: the device was reset or closed meanwhile", err}
 	}
 	return err
 }
 
-// loan is an image that a VM may still read.
+// loan is an image that a VM may still read. A VM without one has none.
 type loan struct {
 	img    *image
 	loaded chan struct{} // closed when the VM needs it no more
@@ -149,13 +159,15 @@ func (sl *slot) run(vm VM, l *loan) uint32 {
 	h.mu.Unlock()
 	h.observe(Event{Kind: EnclaveRunning, SlotUID: sl.uid, CID: cid})
 	h.wg.Go(func() { sl.watch(cid) })
-	h.wg.Go(func() {
-		select {
-		case <-l.loaded:
-		case <-sl.ended:
-		}
-		l.img.close()
-	})
+	if l != nil {
+		h.wg.Go(func() {
+			select {
+			case <-l.loaded:
+			case <-sl.ended:
+			}
+			l.img.close()
+		})
+	}
 	h.mu.Lock() // only now: whoever ends the slot waits until its goroutines are there
 	sl.idle()
 	h.mu.Unlock()

@@ -16,6 +16,7 @@ const (
 	SlotFreed                 // also by a reset, or when the driver has gone
 	CommandRefused            // Err says why; SlotUID is 0 for SLOT_ALLOC
 	EnclaveStarting           // the image is good: CID and Measurements are known
+	ImageUnbootable           // Err says why; the enclave starts all the same, and does nothing
 	EnclaveRunning            // the VM has started
 	EnclaveExited             // Exit says how
 )
@@ -25,6 +26,7 @@ var eventKinds = [...]string{
 	SlotFreed:       "slot freed",
 	CommandRefused:  "command refused",
 	EnclaveStarting: "enclave starting",
+	ImageUnbootable: "enclave cannot boot",
 	EnclaveRunning:  "enclave running",
 	EnclaveExited:   "enclave exited",
 }
@@ -42,10 +44,10 @@ type Event struct {
 	Kind         EventKind
 	Time         time.Time
 	SlotUID      uint64
-	CID          uint32           // EnclaveStarting, EnclaveRunning, EnclaveExited
+	CID          uint32           // EnclaveStarting, ImageUnbootable, EnclaveRunning, EnclaveExited
 	Measurements eif.Measurements // EnclaveStarting
 	Exit         Exit             // EnclaveExited
-	Err          error            // CommandRefused
+	Err          error            // CommandRefused, ImageUnbootable
 }
 
 func (h *Hypervisor) observe(e Event) {

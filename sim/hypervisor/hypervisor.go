@@ -107,6 +107,7 @@ func (h *Hypervisor) Close() error {
 type SlotStatus struct {
 	pcidev.SlotInfo
 	Measurements *eif.Measurements // of the last image that was found good
+	Unbootable   error             // why the enclave that was started does nothing, or nil
 	Exit         *Exit             // how the enclave ended, in state stopped
 	EndedAt      time.Time         // when, in state stopped
 	Err          error             // why a command for the slot was refused, the last time that happened

@@ -108,40 +108,68 @@ func TestAVMThatDiesDuringItsStart(t *testing.T) {
 	})
 }
 
-func TestRefusedImagesComeBackUnchanged(t *testing.T) {
+// AWS's tests of the driver start enclaves of empty memory, and expect that to succeed.
+func TestAnEnclaveWhoseImageCannotBootRunsAndDoesNothing(t *testing.T) {
 	good := newPicture(t, 5*mib).eif
 	edit := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(good)) }
 	for name, c := range map[string]struct {
 		image []byte
-		errno unix.Errno
 		text  string
 	}{
-		"nothing":         {nil, unix.ENOEXEC, `begins with "\x00\x00\x00\x00"`},
-		"bad magic":       {edit(func(b []byte) []byte { b[0] = 'E'; return b }), unix.ENOEXEC, "begins with"},
-		"truncated":       {good[:len(good)-mib], unix.ENOEXEC, "damaged"},
-		"one bit flipped": {edit(func(b []byte) []byte { b[3*mib] ^= 1; return b }), unix.ENOEXEC, "damaged"},
-		"for arm":         {edit(func(b []byte) []byte { b[7] |= 1; return b }), unix.ENOEXEC, "arm64"},
+		"nothing":         {nil, `begins with "\x00\x00\x00\x00"`},
+		"bad magic":       {edit(func(b []byte) []byte { b[0] = 'E'; return b }), "begins with"},
+		"truncated":       {good[:len(good)-mib], "damaged"},
+		"one bit flipped": {edit(func(b []byte) []byte { b[3*mib] ^= 1; return b }), "damaged"},
+		"for arm":         {edit(func(b []byte) []byte { b[7] |= 1; return b }), "arm64"},
 		"section past everything": {edit(func(b []byte) []byte {
 			b[sizesAt], b[eif.HeaderSize+4] = 0x7f, 0x7f
 			return b
-		}), unix.ENOEXEC, "truncated"},
+		}), "truncated"},
+		"more than the memory": {newPicture(t, 60*mib).eif[:50*mib], "64 MiB of enclave memory are too little for the image, " +
+			"which needs 69 MiB at least, as it begins at 8 MiB: give the enclave more memory"},
+		"no kernel that can be started": {good, "not a kernel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(h *host) {
+				h.vmm.onStart = func(context.Context, VMSpec) error { return fmt.Errorf("%w: not a kernel", ErrUnbootable) }
 				uid := h.ready(c.image)
-				_, err := h.EnclaveStart(uid, 20, 0)
-				require.ErrorIs(t, err, c.errno)
-				require.ErrorContains(t, err, c.text)
-				require.NotContains(t, err.Error(), "\n")
-				require.Equal(t, err, h.SlotError(uid))
-				back := make([]byte, len(c.image))
-				require.NoError(t, h.ram.ReadAt(back, h.ram.base+imageOffset))
-				require.True(t, bytes.Equal(c.image, back))
-
-				h.load(good, h.whole())
 				cid, err := h.EnclaveStart(uid, 20, 0)
-				require.NoError(t, err, "CID and all are free for another try")
+				require.NoError(t, err)
 				require.Equal(t, uint64(20), cid)
+				require.Equal(t, pcidev.StateRunning, h.state(uid))
+				require.True(t, h.ram.zeroed(t), "the memory is the enclave's")
+				require.Nil(t, h.vmm.vm(cid))
+				status, _ := h.Slot(uid)
+				require.ErrorIs(t, status.Unbootable, ErrUnbootable)
+				require.ErrorContains(t, status.Unbootable, c.text)
+				require.NotContains(t, status.Unbootable.Error(), "\n")
+				kinds := h.kinds()
+				require.Equal(t, []EventKind{ImageUnbootable, EnclaveRunning}, kinds[len(kinds)-2:])
+				require.Zero(t, h.notified())
+
+				_, err = h.EnclaveStart(uid, 20, 0)
+				require.ErrorIs(t, err, unix.EBUSY, "it runs")
+				require.ErrorIs(t, h.SlotAddMem(uid, h.ram.base+64*mib, 2*mib), unix.EBUSY)
+				require.NoError(t, h.EnclaveStop(uid))
+				require.Equal(t, pcidev.StateStopped, h.state(uid))
+				require.NoError(t, h.SlotFree(uid))
+				require.Zero(t, h.notified(), "the end was asked for")
+			})
+		})
+	}
+}
+
+func TestAnEnclaveThatDoesNothingEndsWithItsSession(t *testing.T) {
+	for name, end := range map[string]func(*host) error{
+		"reset": func(h *host) error { h.Reset(); return nil },
+		"close": func(h *host) error { return h.Session.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(h *host) {
+				_, err := h.EnclaveStart(h.ready(nil), 0, 0)
+				require.NoError(t, err)
+				require.NoError(t, end(h))
+				require.Empty(t, h.Slots())
 			})
 		})
 	}
@@ -160,10 +188,6 @@ func TestMemoryTooSmallForTheImage(t *testing.T) {
 		require.ErrorIs(t, err, unix.ENOMEM)
 		require.ErrorContains(t, err, "has 0 MiB of memory, an enclave needs 64 MiB")
 		require.NoError(t, h.SlotAddMem(uid, h.ram.base, 64*mib))
-		_, err = h.EnclaveStart(uid, 0, 0)
-		require.ErrorIs(t, err, unix.ENOMEM)
-		require.EqualError(t, err, "64 MiB of enclave memory are too little for the image, which needs 69 MiB at least, "+
-			"as it begins at 8 MiB: give the enclave more memory")
 		require.NoError(t, h.SlotAddMem(uid, h.ram.base+64*mib, 8*mib))
 		_, err = h.EnclaveStart(uid, 0, 0)
 		require.NoError(t, err)
@@ -253,8 +277,9 @@ func TestAParentThatChangesTheImageWhileItIsTaken(t *testing.T) {
 			return nil
 		}
 		_, err := h.EnclaveStart(uid, 0, 0)
-		require.Error(t, err)
-		require.True(t, errors.Is(err, unix.ENOEXEC) || errors.Is(err, unix.EBUSY), err)
+		require.NoError(t, err)
+		status, _ := h.Slot(uid)
+		require.ErrorIs(t, status.Unbootable, ErrUnbootable)
 	})
 }
 

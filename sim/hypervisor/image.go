@@ -42,8 +42,8 @@ type part struct {
 	at        int64 // in the file
 }
 
-// takeImage moves the EIF out of the donated memory, checks and measures it. After an error the EIF is back, so that
-// the parent may mend it and try again.
+// takeImage moves the EIF out of the donated memory, checks and measures it. After an error the EIF is back. The error
+// wraps ErrUnbootable if it is the image's fault.
 func takeImage(ctx context.Context, from *donation) (*image, eif.Measurements, error) {
 	plan, err := findImage(from)
 	if err != nil {
@@ -74,12 +74,12 @@ func findImage(from *donation) (*eif.Image, error) {
 		if err == nil {
 			need = fmt.Sprintf("%d MiB at least", (found.Size()+imageOffset+1<<20-1)>>20)
 		}
-		return nil, refuse(unix.ENOMEM, "%d MiB of enclave memory are too little for the image, which needs %s, "+
-			"as it begins at %d MiB: give the enclave more memory", from.size>>20, need, imageOffset>>20)
+		return nil, &unbootable{text: fmt.Sprintf("%d MiB of enclave memory are too little for the image, which needs %s, "+
+			"as it begins at %d MiB: give the enclave more memory", from.size>>20, need, imageOffset>>20)}
 	case err != nil:
 		return nil, bad(err)
 	case found.Header().Flags&eif.FlagARM64 != 0:
-		return nil, refuse(unix.ENOEXEC, "the enclave image is for arm64, enclaves here are x86_64: build it for x86_64")
+		return nil, &unbootable{text: "the enclave image is for arm64, enclaves here are x86_64: build it for x86_64"}
 	}
 	return found, nil
 }
@@ -166,7 +166,7 @@ func (img *image) check(ctx context.Context, plan *eif.Image) (eif.Measurements,
 	}
 	for i, s := range plan.Sections() {
 		if got := img.Sections(); len(got) <= i || got[i] != s {
-			return eif.Measurements{}, refuse(unix.EBUSY, "the parent changed the enclave image while it was taken")
+			return eif.Measurements{}, &unbootable{text: "the parent changed the enclave image while it was taken"}
 		}
 	}
 	m, err := img.Measure(ctx)
@@ -257,17 +257,14 @@ func (img *image) punch(off, n int64) {
 	})
 }
 
-// bad gives an error of package eif the errno that says what it is.
+// bad tells an image's fault from a failure to read it, in an error of package eif.
 func bad(err error) error {
-	errno := unix.EIO
-	switch {
-	case errors.Is(err, eif.ErrSignature):
-		errno = unix.EKEYREJECTED
-	case errors.Is(err, eif.ErrCRC), errors.Is(err, eif.ErrFormat):
-		errno = unix.ENOEXEC
-	case errors.As(err, &errno):
+	if errors.Is(err, eif.ErrSignature) || errors.Is(err, eif.ErrCRC) || errors.Is(err, eif.ErrFormat) {
+		return &unbootable{"enclave image refused", err}
 	}
-	return &refusal{errno, "enclave image refused", err}
+	errno := unix.EIO
+	errors.As(err, &errno)
+	return &refusal{errno, "read the enclave image", err}
 }
 
 func memfd(name string) (*os.File, error) {

@@ -20,9 +20,8 @@ import (
 //	ENOSPC          no slot, region or vCPU left
 //	EINVAL, EFAULT  a number that cannot be; memory that is not mapped
 //	EEXIST          memory or a vCPU that was given already
-//	ENOMEM          memory too small for an enclave, or for its image
+//	ENOMEM          memory too small for an enclave
 //	EADDRINUSE      a CID in use
-//	ENOEXEC, EKEYREJECTED  not a sound image; one with a wrong signature
 //	ECANCELED       the device was reset or closed during the start
 //	EIO             the VM could not be started
 type Session struct {

@@ -28,6 +28,7 @@ type slot struct {
 	asked bool          // the end was asked for
 
 	measurements *eif.Measurements
+	unbootable   error // why the enclave that was started cannot boot
 	exit         *Exit
 	endedAt      time.Time
 	err          error
@@ -47,7 +48,7 @@ func (sl *slot) info() pcidev.SlotInfo {
 
 func (sl *slot) status() SlotStatus {
 	return SlotStatus{
-		SlotInfo: sl.info(), Measurements: sl.measurements, Exit: sl.exit, EndedAt: sl.endedAt, Err: sl.err,
+		SlotInfo: sl.info(), Measurements: sl.measurements, Unbootable: sl.unbootable, Exit: sl.exit, EndedAt: sl.endedAt, Err: sl.err,
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 
 // VMM runs enclaves: QEMU microvms, or scripted ones.
 type VMM interface {
-	// Start boots an enclave. ctx bounds Start, not the VM's life. After an error nothing of the VM is left.
+	// Start boots an enclave. ctx bounds Start, not the VM's life. After an error nothing of the VM is left. The error
+	// wraps ErrUnbootable if it is the image's fault.
 	Start(ctx context.Context, spec VMSpec) (VM, error)
 }
 

@@ -97,6 +97,9 @@ func (e *enclave) watch() {
 	switch {
 	case asked:
 		e.ending.Reason = hypervisor.ExitAsked.String()
+		if slot.Unbootable != nil {
+			e.ending.Detail = slot.Unbootable.Error()
+		}
 	case slot.Exit != nil:
 		e.ending.Reason, e.ending.Detail = slot.Exit.Reason.String(), slot.Exit.Detail
 		e.ending.HangUpMicros = hungUpAt.Sub(slot.EndedAt).Microseconds()
@@ -154,7 +157,8 @@ func (i *Instance) Enclaves(metadata bool) []Description {
 	return list
 }
 
-// describe tells whether the enclave runs, and if so all about it.
+// describe tells whether the enclave runs, and if so all about it. One that has hung up does not, though its memory may
+// still be on its way back.
 func (e *enclave) describe() (Description, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -166,7 +170,7 @@ func (e *enclave) describe() (Description, bool) {
 	if e.debug {
 		described.Flags = "DEBUG_MODE"
 	}
-	return described, e.running
+	return described, e.running && !e.hungUp()
 }
 
 // Terminate ends an enclave and waits until nothing of it is left.

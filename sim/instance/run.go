@@ -14,6 +14,7 @@ import (
 
 	"github.com/nesim/nesim/eif"
 	"github.com/nesim/nesim/sim/errcode"
+	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
 	"github.com/nesim/nesim/sim/parent"
 )
@@ -230,20 +231,28 @@ func (e *enclave) start(spec RunSpec) (cid uint64, err error) {
 		start.Flags = nedriver.NEEnclaveDebugMode
 	}
 	cid, err = e.driver.StartEnclave(start)
-	if why := e.instance.hypervisor.SlotError(e.driver.SlotUID()); err != nil && why != nil {
-		err = fmt.Errorf("start the enclave: %w", why) // the driver's code is all that a real parent sees; the hypervisor knows more
+	// The driver's code is all that a real parent sees, and of an image that cannot boot not even that: it waits for the
+	// heartbeat. The hypervisor knows more.
+	slot, _ := e.instance.hypervisor.Slot(e.driver.SlotUID())
+	switch {
+	case err != nil && slot.Err != nil:
+		err = fmt.Errorf("start the enclave: %w", slot.Err)
+	case err == nil && slot.Unbootable != nil:
+		err = fmt.Errorf("start the enclave: %w", slot.Unbootable)
 	}
 	return cid, errcode.Wrap(startCode(err), err)
 }
 
-// startCode is E29 as from nitro-cli, but for an image that the hypervisor found bad: nitro-cli would find the same
-// in the file before it.
+// startCode is E29 as from nitro-cli, but for an image that the hypervisor found bad: of some nitro-cli would find the
+// same in the file before it, and for the heartbeat of others it waits in vain.
 func startCode(err error) errcode.Code {
 	switch {
 	case errors.Is(err, eif.ErrSignature):
 		return errcode.EIFSignatureChecker
 	case errors.Is(err, eif.ErrFormat), errors.Is(err, eif.ErrCRC):
 		return errcode.EIFParsing
+	case errors.Is(err, hypervisor.ErrUnbootable):
+		return errcode.EnclaveBootFailure
 	}
 	return errcode.IoctlFailure
 }

@@ -229,7 +229,10 @@ func checkKernel(kernel *os.File) error {
 	if err != nil {
 		return err
 	}
-	return inspect.CheckKernel(inspect.IdentifyKernel(kernel, info.Size()), eif.ArchX86_64)
+	if err := inspect.CheckKernel(inspect.IdentifyKernel(kernel, info.Size()), eif.ArchX86_64); err != nil {
+		return fmt.Errorf("%w: %w", hypervisor.ErrUnbootable, err)
+	}
+	return nil
 }
 
 // consoles is what the machine's serial output goes to.
