@@ -18,12 +18,18 @@ import (
 // maxWindow bounds the memory that a compressed ramdisk may ask for, in bytes.
 const maxWindow = 128 << 20
 
-// compressions are those that Linux unpacks a ramdisk of (lib/decompress.c), by how they begin. LZO has no library.
+// How the streams begin that are read in more than one way.
+const (
+	magicGzip = "\x1f\x8b"
+	magicXZ   = "\xfd7zXZ\x00"
+)
+
+// compressions are those that Linux unpacks a ramdisk, and itself, of (lib/decompress.c), by how they begin. LZO has no library.
 var compressions = []struct {
 	name, magic string
 	open        func(r io.Reader) (io.Reader, error)
 }{
-	{"gzip", "\x1f\x8b", func(r io.Reader) (io.Reader, error) {
+	{"gzip", magicGzip, func(r io.Reader) (io.Reader, error) {
 		z, err := gzip.NewReader(r)
 		if err == nil {
 			z.Multistream(false) // zeroes may follow
@@ -37,7 +43,7 @@ var compressions = []struct {
 		}
 		return z.IOReadCloser(), nil
 	}},
-	{"xz", "\xfd7zXZ\x00", func(r io.Reader) (io.Reader, error) { return xz.NewReader(r) }},
+	{"xz", magicXZ, func(r io.Reader) (io.Reader, error) { return xz.NewReader(r) }},
 	{"lz4", "\x02\x21\x4c\x18", func(r io.Reader) (io.Reader, error) { return lz4.NewReader(r), nil }},
 	{"lzma", "\x5d\x00\x00", func(r io.Reader) (io.Reader, error) { return newLZMA(r) }},
 	{"bzip2", "BZh", func(r io.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/nesim/nesim/eif"
@@ -28,6 +29,11 @@ type Kernel struct {
 	Arch    eif.Arch // "" where it is not known
 	Release string   // as `uname -r` says, where the file tells
 	PVH     bool     // an ELF file has a PVH entry point, which QEMU starts it by
+
+	// End is where the memory ends that the kernel takes as it starts, and RamdiskMax the highest address that its ramdisk
+	// may have, in bytes; 0 where the file does not say.
+	End        uint64 `json:"-"`
+	RamdiskMax uint64 `json:"-"`
 }
 
 // Offsets and values of the two boot protocols, little endian.
@@ -53,7 +59,9 @@ func IdentifyKernel(r io.ReaderAt, size int64) Kernel {
 	}
 	switch {
 	case at(setupMagicOffset, "HdrS"):
-		return Kernel{Format: BzImage, Arch: eif.ArchX86_64, Release: setupRelease(r, first)}
+		k := Kernel{Format: BzImage, Arch: eif.ArchX86_64, Release: setupRelease(r, first)}
+		k.End, k.RamdiskMax = setupLayout(r)
+		return k
 	case at(0, elf.ELFMAG):
 		return identifyELF(io.NewSectionReader(r, 0, size))
 	case at(arm64MagicOffset, "ARM\x64"):
@@ -78,6 +86,21 @@ func setupRelease(r io.ReaderAt, first []byte) string {
 	return words[0]
 }
 
+// setupLayout reads where a bzImage unpacks itself: it needs initSize bytes from prefAddress on, as QEMU's firmware loads it
+// below that.
+func setupLayout(r io.ReaderAt) (end, ramdiskMax uint64) {
+	var header [headerEnd]byte
+	if _, err := r.ReadAt(header[:], 0); err != nil {
+		return 0, 0
+	}
+	if version := binary.LittleEndian.Uint16(header[setupProtocolOffset:]); version < layoutProtocol {
+		return 0, 0
+	}
+	address := binary.LittleEndian.Uint64(header[prefAddressOffset:])
+	size := uint64(binary.LittleEndian.Uint32(header[initSizeOffset:]))
+	return min(address, math.MaxUint32) + size, uint64(binary.LittleEndian.Uint32(header[ramdiskMaxOffset:]))
+}
+
 func identifyELF(r *io.SectionReader) Kernel {
 	k := Kernel{Format: Vmlinux}
 	f, err := elf.NewFile(r)
@@ -91,6 +114,9 @@ func identifyELF(r *io.SectionReader) Kernel {
 		k.Arch = eif.ArchAArch64
 	}
 	for n, p := range f.Progs {
+		if p.Type == elf.PT_LOAD {
+			k.End = max(k.End, min(p.Paddr, math.MaxUint32)+min(p.Memsz, math.MaxUint32))
+		}
 		if p.Type == elf.PT_NOTE && p.Filesz <= maxNotes && n < maxSegments {
 			notes := make([]byte, p.Filesz)
 			if _, err := p.ReadAt(notes, 0); err == nil {
