@@ -134,6 +134,8 @@ func TestHowAGuestEnds(t *testing.T) {
 		{"power off", "DO=poweroff", Exit{GuestShutdown, ""}},
 		{"reboot", "DO=reboot", Exit{GuestReset, ""}},
 		{"reboot through the keyboard controller", "reboot=k DO=reboot", Exit{GuestReset, ""}},
+		{"reboot through the BIOS", "reboot=b DO=reboot", Exit{GuestReset, ""}},
+		{"triple fault", "reboot=t DO=reboot", Exit{GuestReset, ""}},
 		{"panic and reboot", "reboot=k panic=1 DO=panic", Exit{GuestPanic, "sysrq triggered crash"}},
 		{"panic and spin", "DO=panic", Exit{GuestPanic, "sysrq triggered crash"}},
 		{"panic told by pvpanic", "panic=1000 MODULES=pvpanic,pvpanic_mmio DO=panic", Exit{GuestPanic, "sysrq triggered crash"}},
@@ -166,7 +168,7 @@ func TestAutoBootsWhateverTheHost(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	cfg, console := guest(t, "DO=hang")
 	cfg.Accel = Auto
-	cfg.OnFallback = func(why string) { t.Log(why) }
+	cfg.Say = func(line string) { t.Log(line) }
 	m := boot(t, cfg)
 	shows(t, console, isUp)
 	m.Booted()

@@ -1,9 +1,7 @@
 package qemu
 
 import (
-	"debug/elf"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 )
@@ -23,16 +21,15 @@ const tcgCodeMiB = "24"
 // one queue).
 const nsmDevice = "vhost-user-test-device,virtio-id=33,num_vqs=1,vq_size=64,chardev=nsm"
 
-// arguments is QEMU's command line, without its first word, for cfg under accel (kvm or tcg).
+// arguments is QEMU's command line, without its first word, for cfg under accel (kvm or tcg) on machine (nitro or acpi).
 // The guest starts paused (-S), so that no event is missed before QMP is connected.
-func arguments(cfg *Config, accel Accel) []string {
+func arguments(cfg *Config, accel Accel, machine MachineType) []string {
 	mib := strconv.FormatUint(cfg.MemoryBytes/memoryUnit, 10)
 	args := []string{
 		"-name", "guest=" + escape(cfg.Name) + ",debug-threads=on",
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-S",
-		// All else stays at its default: rtc=off makes a kernel wait a second for the clock that is not
-		// there, pic=off with pit=off hangs it, acpi=off hides the devices from distribution kernels.
-		"-M", "microvm,memory-backend=mem",
+		"-M", machine.options(),
+		"-bios", firmware,
 		// Without this the legacy virtio-mmio is spoken and VIRTIO_F_VERSION_1 never negotiated.
 		"-global", "virtio-mmio.force-legacy=false",
 		"-object", "memory-backend-memfd,id=mem,share=on,size=" + mib + "M",
@@ -46,23 +43,17 @@ func arguments(cfg *Config, accel Accel) []string {
 		"-device", "pvpanic", // tells a panic at once, to kernels with pvpanic_mmio
 		"-kernel", fmt.Sprintf("/dev/fd/%d", kernelFD),
 	}
-	cmdline := cfg.Cmdline
 	if accel == TCG {
 		args = append(args, "-accel", tcgOptions(cfg.SingleThread), "-cpu", "max")
-		cmdline = strings.TrimSpace(cmdline + " " + TCGCmdline())
 	} else {
 		args = append(args, "-accel", "kvm", "-cpu", "host")
 	}
 	// -append takes its word as it is: no commas are doubled here.
-	args = append(args, "-append", cmdline)
-	if isELF(cfg.Kernel) {
-		// QEMU lays the ramdisk of an ELF kernel over the ACPI tables of microvm's usual firmware.
-		args = append(args, "-bios", "qboot.rom")
-	}
+	args = append(args, "-append", kernelLine(cfg, accel, machine))
 	if cfg.Initrd != nil {
 		args = append(args, "-initrd", fmt.Sprintf("/dev/fd/%d", initrdFD))
 	}
-	return append(args, devices(cfg)...)
+	return append(args, devices(cfg, machine)...)
 }
 
 // tcgOptions are TCG's. A thread for each vCPU makes one machine quicker; a single thread needs a seventh less work for two
@@ -75,28 +66,35 @@ func tcgOptions(single bool) string {
 	return options
 }
 
-// isELF tells a vmlinux from a bzImage.
-func isELF(kernel io.ReaderAt) bool {
-	magic := make([]byte, len(elf.ELFMAG))
-	_, err := kernel.ReadAt(magic, 0)
-	return err == nil && string(magic) == elf.ELFMAG
-}
-
-// devices are the guest's virtio devices.
-func devices(cfg *Config) []string {
-	var args []string
+// virtioDevices are the guest's virtio devices: what each takes beside -device, and -device's value.
+func virtioDevices(cfg *Config) []virtioDevice {
+	var list []virtioDevice
 	if cfg.VsockSocket != "" {
-		args = append(args,
-			"-chardev", "socket,id=vsock,path="+escape(cfg.VsockSocket),
-			"-device", "vhost-user-vsock-device,chardev=vsock")
+		list = append(list, virtioDevice{"socket,id=vsock,path=" + escape(cfg.VsockSocket), "vhost-user-vsock-device,chardev=vsock"})
 	}
 	if cfg.VhostVsockCID != 0 {
-		args = append(args, "-device", fmt.Sprintf("vhost-vsock-device,guest-cid=%d", cfg.VhostVsockCID))
+		list = append(list, virtioDevice{"", fmt.Sprintf("vhost-vsock-device,guest-cid=%d", cfg.VhostVsockCID)})
 	}
 	if cfg.NSMSocket != "" {
-		args = append(args,
-			"-chardev", "socket,id=nsm,path="+escape(cfg.NSMSocket),
-			"-device", nsmDevice)
+		list = append(list, virtioDevice{"socket,id=nsm,path=" + escape(cfg.NSMSocket), nsmDevice})
+	}
+	return list
+}
+
+type virtioDevice struct{ chardev, device string }
+
+// devices are the options for the guest's virtio devices. On the nitro machine each has the slot that the command line
+// says.
+func devices(cfg *Config, machine MachineType) []string {
+	var args []string
+	for slot, d := range virtioDevices(cfg) {
+		if d.chardev != "" {
+			args = append(args, "-chardev", d.chardev)
+		}
+		if machine == Nitro {
+			d.device += fmt.Sprintf(",bus=virtio-mmio-bus.%d", slot)
+		}
+		args = append(args, "-device", d.device)
 	}
 	return args
 }

@@ -32,7 +32,8 @@ type Config struct {
 	// Kernel is a bzImage or a PVH vmlinux, Initrd its ramdisk or nil; any file that can be opened
 	// again through /proc, memfds too. Neither's offset is used or moved.
 	Kernel, Initrd *os.File
-	// Cmdline is the kernel's command line. Under TCG a few parameters are appended to it.
+	// Cmdline is the kernel's command line, to which under TCG, and on the Nitro machine, a few parameters are added: 2047 bytes
+	// in all.
 	Cmdline string
 	// Console takes the guest's first serial port, one Write at a time; nil discards it. A slow
 	// writer loses the oldest text beyond 1 MiB, never the newest. A Write that never returns is
@@ -41,18 +42,23 @@ type Config struct {
 
 	// VsockSocket and NSMSocket are the UNIX sockets of the vhost-user back ends; empty means no
 	// such device. They must be listening before Start, and take a second connection when the
-	// machine starts again under TCG.
+	// machine starts again on another machine type.
 	VsockSocket, NSMSocket string
 	// VhostVsockCID, when not 0, gives the guest the host kernel's vhost-vsock with this CID instead.
 	VhostVsockCID uint32
 
 	// Accel is the accelerator; "" means $NESIM_ACCEL, else auto.
 	Accel Accel
+	// ProbeKernel is the path of a good kernel, by which is found out whether KVM works; empty: Kernel takes its place.
+	ProbeKernel string
 	// SingleThread lets the vCPUs take turns on one thread, under TCG: for machines that share few
 	// processors with others.
 	SingleThread bool
-	// OnFallback is told once, in one line, that auto gave KVM up and why; may be nil.
-	OnFallback func(why string)
+	// Machines are the machine types to try in turn: Nitro, ACPI. None means ACPI.
+	Machines []MachineType
+	// Say is given a line for people at what takes time or goes another way than expected: the probing of KVM, another start.
+	// It may be nil.
+	Say func(line string)
 }
 
 // check refuses what QEMU would refuse later or understand differently.
@@ -68,8 +74,6 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d bytes of memory: more than the %d a microvm may have", c.MemoryBytes, uint64(maxMemory))
 	case c.Kernel == nil:
 		return errors.New("no kernel given")
-	case len(c.Cmdline) >= maxCmdline:
-		return fmt.Errorf("kernel command line of %d bytes: the kernel reads %d", len(c.Cmdline), maxCmdline-1)
 	case c.VsockSocket != "" && c.VhostVsockCID != 0:
 		return errors.New("two vsock devices: choose the vhost-user socket or the kernel's vhost-vsock")
 	case c.VhostVsockCID == 1 || c.VhostVsockCID == 2 || c.VhostVsockCID == 1<<32-1:

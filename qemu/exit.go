@@ -48,3 +48,8 @@ func (e Exit) String() string {
 	}
 	return e.Reason.String() + ": " + e.Detail
 }
+
+// byGuest reports whether it was the guest that ended.
+func (e Exit) byGuest() bool {
+	return e.Reason == GuestShutdown || e.Reason == GuestReset || e.Reason == GuestPanic
+}

@@ -18,8 +18,8 @@ var errEnded = errors.New("the machine has ended")
 
 // A Machine is one running guest. Its methods may be called from any goroutine.
 type Machine struct {
-	cfg     Config // Kernel and Initrd are our own duplicates
-	verdict verdict
+	cfg   Config // Kernel and Initrd are our own duplicates
+	accel Accel
 
 	stopping, killing context.Context
 	stop, kill        context.CancelFunc
@@ -34,8 +34,8 @@ type Machine struct {
 // Start starts a guest and returns when it executes its first instructions, or an error in one line
 // that tells why QEMU did not. ctx bounds the start only. When Start fails nothing is left behind.
 //
-// Under [Auto] a machine whose KVM fails before [Machine.Booted] is started once more under TCG, from
-// the beginning, on the same sockets.
+// A guest that ends before [Machine.Booted] is started once more, from the beginning and on the same sockets, on the next
+// of its Config's machine types, if there is another.
 func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	accel, err := ParseAccel(string(cfg.Accel))
 	if err != nil {
@@ -44,16 +44,22 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("cannot make a microvm: %w", err)
 	}
-	verdict := newVerdict(cfg.Binary)
-	accels, err := accel.candidates(verdict)
-	if err != nil {
+	if len(cfg.Machines) == 0 {
+		cfg.Machines = []MachineType{ACPI}
+	}
+	if accel, err = accel.Choose(ctx, Probe{cfg.Binary, cfg.ProbeKernel, cfg.Kernel}, cfg.Say); err != nil {
 		return nil, err
 	}
-	m := &Machine{cfg: cfg, verdict: verdict, done: make(chan struct{})}
+	for _, machine := range cfg.Machines {
+		if err := checkKernelLine(&cfg, accel, machine); err != nil {
+			return nil, fmt.Errorf("cannot make a microvm: %w", err)
+		}
+	}
+	m := &Machine{cfg: cfg, accel: accel, done: make(chan struct{})}
 	if err := m.duplicate(); err != nil {
 		return nil, err
 	}
-	first, rest, err := m.first(ctx, accels)
+	first, err := launch(ctx, &m.cfg, accel, cfg.Machines[0])
 	if err != nil {
 		m.release()
 		return nil, err
@@ -61,60 +67,45 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	m.stopping, m.stop = context.WithCancel(context.Background())
 	m.killing, m.kill = context.WithCancel(context.Background())
 	m.cur = first
-	go m.supervise(first, rest)
+	go m.supervise(first)
 	return m, nil
 }
 
-// first launches under the first accelerator that starts at all, and gives what is left to try.
-func (m *Machine) first(ctx context.Context, accels []Accel) (*run, []Accel, error) {
-	r, err := launch(ctx, &m.cfg, accels[0])
-	if err == nil || len(accels) == 1 || ctx.Err() != nil || !blamesKVM(err.Error()) {
-		return r, accels[1:], err
-	}
-	why := err.Error()
-	if r, err = launch(ctx, &m.cfg, accels[1]); err == nil {
-		m.giveUpKVM(why)
-	}
-	return r, nil, err
-}
-
-// supervise sees the guest to its end, through a second start under TCG where KVM fails.
-func (m *Machine) supervise(r *run, rest []Accel) {
+// supervise sees the guest to its end, through another start where the machine type does not suit it.
+func (m *Machine) supervise(r *run) {
 	defer close(m.done)
 	defer m.release()
 	defer m.stop() // frees the contexts
 	defer m.kill()
-	m.exit = r.watch(m.stopping.Done(), m.killing.Done())
-	kvmFailed := m.exit.Reason == InternalError && blamesKVM(m.exit.Detail)
-	if !kvmFailed || len(rest) == 0 || m.hasBooted() || m.stopping.Err() != nil {
-		return
-	}
-	m.giveUpKVM(m.exit.Detail)
-	r, err := launch(m.stopping, &m.cfg, rest[0])
-	switch {
-	case m.stopping.Err() != nil && err != nil:
-		m.exit = Exit{Reason: Stopped}
-		return
-	case err != nil:
-		m.exit = Exit{InternalError, err.Error()}
-		return
-	}
-	m.mu.Lock()
-	m.cur = r
-	m.mu.Unlock()
-	m.exit = r.watch(m.stopping.Done(), m.killing.Done())
-}
-
-// giveUpKVM remembers and tells that KVM does not work here.
-func (m *Machine) giveUpKVM(why string) {
-	m.verdict.record(why)
-	if m.cfg.OnFallback != nil {
-		m.cfg.OnFallback("KVM does not work here (" + why + "); using TCG from now on")
+	for _, next := range append(m.cfg.Machines[1:len(m.cfg.Machines):len(m.cfg.Machines)], "") {
+		m.exit = r.watch(m.stopping.Done(), m.killing.Done())
+		if next == "" || !m.exit.byGuest() || m.hasBooted() || m.stopping.Err() != nil {
+			return
+		}
+		m.say(fmt.Sprintf("the guest did not come up on the machine %q (%v); starting it on %q", r.machine, m.exit, next))
+		var err error
+		r, err = launch(m.stopping, &m.cfg, m.accel, next)
+		switch {
+		case m.stopping.Err() != nil && err != nil:
+			m.exit = Exit{Reason: Stopped}
+			return
+		case err != nil:
+			m.exit = Exit{InternalError, err.Error()}
+			return
+		}
+		m.mu.Lock()
+		m.cur = r
+		m.mu.Unlock()
 	}
 }
 
-// Booted tells that the guest has come up (its heartbeat was heard): from here on a failure of KVM is
-// an end like any other.
+func (m *Machine) say(line string) {
+	if m.cfg.Say != nil {
+		m.cfg.Say(line)
+	}
+}
+
+// Booted tells that the guest has come up (its heartbeat was heard): from here on its end is final.
 func (m *Machine) Booted() {
 	m.mu.Lock()
 	m.booted = true
@@ -128,9 +119,12 @@ func (m *Machine) hasBooted() bool {
 }
 
 // Accel is the accelerator in use, KVM or TCG.
-func (m *Machine) Accel() Accel { return m.current().accel }
+func (m *Machine) Accel() Accel { return m.accel }
 
-// PID is QEMU's process id; a second start under TCG changes it.
+// Type is the machine type in use.
+func (m *Machine) Type() MachineType { return m.current().machine }
+
+// PID is QEMU's process id; a second start changes it.
 func (m *Machine) PID() int { return m.current().proc.cmd.Process.Pid }
 
 func (m *Machine) current() *run {

@@ -169,66 +169,98 @@ func TestQMPThatMisbehaves(t *testing.T) {
 	})
 }
 
-func TestAutoGivesUpAKVMThatDoesNotWork(t *testing.T) {
+// probed starts a machine whose QEMU plays role and returns its accelerator and what was said.
+func probed(t *testing.T, cfg Config) (accel Accel, said []string, err error) {
+	t.Helper()
+	cfg.Say = func(line string) { said = append(said, line) }
+	m, err := Start(t.Context(), cfg)
+	if err != nil {
+		return "", said, err
+	}
+	accel = m.Accel()
+	require.NoError(t, m.Stop(t.Context()))
+	return accel, said, nil
+}
+
+const finding = "finding out whether KVM works here, which takes 5s at most"
+
+func TestAKVMThatDoesNotWorkIsFoundOutOnceAndNotByTheEnclave(t *testing.T) {
 	for role, why := range map[string]string{
-		"broken-kvm": "KVM internal error. Suberror: 1, emulation failure",
-		"no-kvm":     "QEMU ended at once: exit status 1: failed to initialize kvm: Permission denied",
+		"broken-kvm":   "a test guest did not run: KVM internal error. Suberror: 1, emulation failure",
+		"no-kvm":       "a test guest did not run: QEMU ended at once: exit status 1: failed to initialize kvm: Permission denied",
+		"crashing-kvm": "a test guest did not run: it crashed before it said a word (guest rebooted)",
 	} {
 		t.Run(role, func(t *testing.T) {
 			noLeaks(t)
 			pretendKVM(t)
-			told := make(chan string, 10)
 			cfg := fake(t, role)
 			cfg.Accel = Auto
-			cfg.OnFallback = func(why string) { told <- why }
-			m, err := Start(t.Context(), cfg)
+			accel, said, err := probed(t, cfg)
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return m.Accel() == TCG }, patience, time.Millisecond)
-			require.NoError(t, m.Stop(t.Context()))
-			require.Equal(t, Exit{Reason: Stopped}, m.Wait())
-			require.Equal(t, "KVM does not work here ("+why+"); using TCG from now on", <-told)
+			require.Equal(t, TCG, accel)
+			require.Equal(t, []string{finding, "KVM does not work here (" + why + "); using TCG from now on"}, said)
 
-			m, err = Start(t.Context(), cfg)
+			found, file, known := Probe{Binary: cfg.Binary, Fallback: cfg.Kernel}.Remembered()
+			require.True(t, known)
+			require.FileExists(t, file)
+			require.Equal(t, Outcome{Why: why, When: found.When}, found)
+			accel, said, err = probed(t, cfg)
 			require.NoError(t, err)
-			require.Equal(t, TCG, m.Accel(), "it is remembered")
-			require.NoError(t, m.Stop(t.Context()))
-			require.Empty(t, told, "and told once")
+			require.Equal(t, TCG, accel)
+			require.Empty(t, said, "said once")
 
 			cfg.Accel = KVM
-			if m, err = Start(t.Context(), cfg); err == nil {
-				require.Equal(t, InternalError, m.Wait().Reason)
-			}
-			require.Empty(t, told, "who asks for KVM gets KVM")
+			_, said, err = probed(t, cfg)
+			require.EqualError(t, err, "KVM does not work here: "+why+"; choose auto or tcg")
+			require.Equal(t, []string{finding}, said, "who demands KVM has it tried again")
 		})
 	}
 }
 
-func TestKVMThatFailsAfterBootIsAnEnd(t *testing.T) {
+func TestAKVMThatWorksIsFoundOutOnce(t *testing.T) {
 	noLeaks(t)
 	pretendKVM(t)
-	cfg := fake(t, "obedient")
+	cfg := fake(t, "good-kvm")
 	cfg.Accel = Auto
-	cfg.OnFallback = func(string) { t.Error("told of a fallback") }
-	m, err := Start(t.Context(), cfg)
+	for _, want := range [][]string{{finding}, nil} {
+		accel, said, err := probed(t, cfg)
+		require.NoError(t, err)
+		require.Equal(t, KVM, accel)
+		require.Equal(t, want, said)
+	}
+	cfg.Accel = KVM
+	accel, said, err := probed(t, cfg)
 	require.NoError(t, err)
-	require.Equal(t, KVM, m.Accel())
-	m.Booted()
-	require.NoError(t, syscall.Kill(m.PID(), syscall.SIGKILL))
-	require.Equal(t, Killed, m.Wait().Reason)
+	require.Equal(t, KVM, accel)
+	require.Empty(t, said)
 }
 
-func TestAFaultThatIsNotKVMsIsNotBlamedOnIt(t *testing.T) {
+// A host that is too busy to run the test guests shows nothing of KVM: nothing is remembered.
+func TestAProbeThatRunsOutOfTimeWithoutAProcessorIsNotRemembered(t *testing.T) {
+	noLeaks(t)
+	pretendKVM(t)
+	cfg := fake(t, "slow-kvm")
+	cfg.Accel = Auto
+	accel, said, err := probed(t, cfg)
+	require.NoError(t, err)
+	require.Equal(t, TCG, accel)
+	require.Equal(t, []string{finding, "KVM does not work here (a test guest did not run: it was not done within 5s); using TCG this time"}, said)
+	_, _, known := Probe{Binary: cfg.Binary, Fallback: cfg.Kernel}.Remembered()
+	require.False(t, known)
+}
+
+func TestAFaultThatIsNotKVMsIsNotRememberedAsKVMs(t *testing.T) {
 	for _, role := range []string{"talkative-failure", "exits"} {
 		t.Run(role, func(t *testing.T) {
 			noLeaks(t)
 			pretendKVM(t)
 			cfg := fake(t, role)
 			cfg.Accel = Auto
-			cfg.OnFallback = func(string) { t.Error("told of a fallback") }
 			if m, err := Start(t.Context(), cfg); err == nil {
 				require.Equal(t, InternalError, m.Wait().Reason)
 			}
-			require.False(t, newVerdict(cfg.Binary).unusable())
+			_, _, known := Probe{Binary: cfg.Binary, Fallback: cfg.Kernel}.Remembered()
+			require.False(t, known)
 		})
 	}
 }
@@ -236,12 +268,67 @@ func TestAFaultThatIsNotKVMsIsNotBlamedOnIt(t *testing.T) {
 func TestWithoutKVM(t *testing.T) {
 	kvmDevice = filepath.Join(t.TempDir(), "kvm")
 	t.Cleanup(func() { kvmDevice = "/dev/kvm" })
-	_, err := KVM.candidates("")
+	_, err := KVM.Choose(t.Context(), Probe{}, nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.ErrorContains(t, err, "cannot use KVM")
-	accels, err := Auto.candidates("")
+	accel, err := Auto.Choose(t.Context(), Probe{}, nil)
 	require.NoError(t, err)
-	require.Equal(t, []Accel{TCG}, accels)
+	require.Equal(t, TCG, accel)
+}
+
+// What is remembered is of one QEMU, and, where no good kernel is known, of one kernel.
+func TestAnOutcomeIsRememberedForWhatItWasFoundOutWith(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700))
+		return filepath.Join(dir, name)
+	}
+	open := func(path string) *os.File {
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	p := Probe{Binary: write("qemu", "1"), Kernel: write("kernel", "good")}
+	file, err := p.file(open(p.Kernel))
+	require.NoError(t, err)
+	file.save(Outcome{Why: "for a reason"})
+	found, _, known := p.Remembered()
+	require.True(t, known)
+	require.Equal(t, "for a reason", found.Why)
+
+	_, _, known = Probe{Binary: p.Binary, Kernel: write("another", "good too")}.Remembered()
+	require.True(t, known, "good kernels show the same")
+	_, _, known = Probe{Binary: p.Binary, Fallback: open(p.Kernel)}.Remembered()
+	require.False(t, known, "another kernel may itself be bad")
+	write("qemu", "another")
+	_, _, known = p.Remembered()
+	require.False(t, known)
+	_, _, known = Probe{Binary: "/nowhere", Kernel: p.Kernel}.Remembered()
+	require.False(t, known)
+}
+
+func TestAGuestThatDoesNotComeUpIsStartedOnTheNextMachineType(t *testing.T) {
+	noLeaks(t)
+	cfg := fake(t, "acpi-only")
+	cfg.Machines = []MachineType{Nitro, ACPI}
+	said := make(chan string, 10)
+	cfg.Say = func(line string) { said <- line }
+	m, err := Start(t.Context(), cfg)
+	require.NoError(t, err)
+	require.Equal(t, `the guest did not come up on the machine "nitro" (guest rebooted); starting it on "acpi"`, <-said)
+	require.Eventually(t, func() bool { return m.Type() == ACPI }, patience, time.Millisecond)
+	require.NoError(t, m.Stop(t.Context()))
+	require.Equal(t, Exit{Reason: Stopped}, m.Wait())
+	require.Empty(t, said)
+
+	t.Run("but not if there is none", func(t *testing.T) {
+		cfg.Machines = []MachineType{Nitro}
+		m, err := Start(t.Context(), cfg)
+		require.NoError(t, err)
+		require.Equal(t, Exit{Reason: GuestReset}, m.Wait())
+	})
 }
 
 func TestParseAccel(t *testing.T) {
@@ -258,19 +345,6 @@ func TestParseAccel(t *testing.T) {
 	t.Setenv("NESIM_ACCEL", "xen")
 	_, err = ParseAccel("")
 	require.EqualError(t, err, `NESIM_ACCEL "xen": choose auto, kvm or tcg`)
-}
-
-func TestTheVerdictIsOnTheBinary(t *testing.T) {
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	binary := filepath.Join(t.TempDir(), "qemu")
-	require.NoError(t, os.WriteFile(binary, []byte("1"), 0o700))
-	v := newVerdict(binary)
-	require.False(t, v.unusable())
-	v.record("for a reason")
-	require.True(t, newVerdict(binary).unusable())
-	require.NoError(t, os.WriteFile(binary, []byte("another"), 0o700))
-	require.False(t, newVerdict(binary).unusable())
-	require.False(t, newVerdict("/nowhere").unusable())
 }
 
 // pretendKVM makes auto believe in a /dev/kvm.

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // playQEMU is a QEMU that does one thing as the real one would.
 func playQEMU(role string) {
-	kvm := slices.Contains(os.Args, "kvm")
+	kvm, nitro := slices.Contains(os.Args, "kvm"), strings.Contains(strings.Join(os.Args, " "), "acpi=off")
 	switch {
 	case role == "talkative-failure":
 		fmt.Fprintln(os.Stderr, "qemu-system-x86_64: warning: nothing\nqemu-system-x86_64: -M microvm: no such thing")
@@ -81,9 +81,18 @@ func playQEMU(role string) {
 			say(`{"return": {}}`)
 			switch {
 			case role == "broken-kvm" && kvm:
-				fmt.Fprintln(os.Stderr, "KVM internal error. Suberror: 1\nemulation failure\nRAX=0\nCode=00")
+				fmt.Fprintln(os.Stderr, "KVM internal error. Suberror: 1\nextra data[0]: 0x1\nemulation failure\nRAX=0\nCode=00")
 				status = "internal-error"
 				say(`{"event": "STOP"}`)
+			case role == "slow-kvm" && kvm:
+				time.Sleep(time.Hour)
+			case role == "good-kvm" && slices.Contains(os.Args, "guest=nesim-kvm-probe,debug-threads=on"):
+				fmt.Println(kvmGuestText + " Linux version 6.12")
+				say(`{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`)
+				os.Exit(0)
+			case role == "crashing-kvm" && kvm, role == "acpi-only" && nitro:
+				say(`{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`)
+				os.Exit(0)
 			case role == "chatty":
 				for range 20000 {
 					say(`{"event": "RTC_CHANGE", "data": {"offset": 1}}`)

@@ -119,17 +119,21 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// complaint is the line that says what went wrong: KVM's failure with the line after it, which names
-// its kind, before the dump of registers; else the last line that is no warning. Empty when QEMU was
-// silent.
+// complaint is the line that says what went wrong: KVM's failure with the line that names its kind, which
+// is the next but for data in numbers; else the last line that is no warning. Empty when QEMU was silent.
 func (t *tail) complaint() string {
 	t.mu.Lock()
 	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
 	t.mu.Unlock()
 	last := ""
 	for i, line := range lines {
-		if strings.Contains(line, "KVM internal error") && i+1 < len(lines) {
-			return oneLine(line + ", " + lines[i+1])
+		if strings.Contains(line, "KVM internal error") {
+			for _, kind := range lines[i+1:] {
+				if !strings.HasPrefix(kind, "extra data") {
+					return oneLine(line + ", " + kind)
+				}
+			}
+			return oneLine(line)
 		}
 		if strings.Contains(line, "kvm run failed") {
 			return oneLine(line)

@@ -19,9 +19,9 @@ const (
 	exitTime = 2 * time.Second
 )
 
-// A run is one QEMU under one accelerator, from its first instruction for the guest to its end.
+// A run is one QEMU with one machine type, from its first instruction for the guest to its end.
 type run struct {
-	accel   Accel
+	machine MachineType
 	proc    *process
 	mon     *monitor
 	console *relay
@@ -29,7 +29,7 @@ type run struct {
 }
 
 // launch starts QEMU and lets the guest go. When it fails nothing is left.
-func launch(ctx context.Context, cfg *Config, accel Accel) (*run, error) {
+func launch(ctx context.Context, cfg *Config, accel Accel, machine MachineType) (*run, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
@@ -43,8 +43,8 @@ func launch(ctx context.Context, cfg *Config, accel Accel) (*run, error) {
 	if cfg.Initrd != nil {
 		files = append(files, cfg.Initrd)
 	}
-	r := &run{accel: accel, mon: mon, console: newRelay(cfg.Console)}
-	r.proc, err = startProcess(cfg.Binary, arguments(cfg, accel), files, r.console)
+	r := &run{machine: machine, mon: mon, console: newRelay(cfg.Console)}
+	r.proc, err = startProcess(cfg.Binary, arguments(cfg, accel, machine), files, r.console)
 	listener.Close() // so that a QEMU that ends hangs up
 	if err != nil {
 		mon.disconnect()

@@ -25,7 +25,12 @@ func describeEIF() *cobra.Command {
 					fmt.Fprintf(cmd.ErrOrStderr(), "note: %d bytes of %s belong to no section: the hypervisor skips them, "+
 						"nitro-cli may refuse to describe such a file; sign-eif and build-enclave write none\n", described.Stray, path)
 				}
-				err = errors.Join(show(cmd, described, func(p *printer) { tell(p, described) }), err)
+				err = errors.Join(show(cmd, described, func(p *printer) {
+					tell(p, described)
+					if m, merr := machineOf(cmd.Context(), path); merr == nil {
+						p.fields([2]string{"machine", m.String()})
+					}
+				}), err)
 			}
 			return err
 		},

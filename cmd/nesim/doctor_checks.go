@@ -76,10 +76,19 @@ func examineKVM(q setup.QEMU) finding {
 		return finding{"KVM", bad, oneLine(err) + ", and TCG is some ten times slower", "load kvm_intel or kvm_amd and join the group kvm, or be content with TCG"}
 	}
 	f.Close()
-	if file, unusable := qemu.RememberedKVM(q.Path); unusable && accel == qemu.Auto {
-		return finding{"KVM", warn, "/dev/kvm opens but did not run an enclave, so TCG is used, which is slower", "remove " + file + " to have it tried again"}
+	kernel, _ := setup.FindKernel() // as the daemon does
+	found, file, known := qemu.Probe{Binary: q.Path, Kernel: kernel.Image}.Remembered()
+	again := "remove " + file + ", or run an enclave by a daemon with --accel kvm, to have it tried again"
+	when := found.When.Format(time.RFC3339)
+	switch {
+	case !known:
+		return finding{"KVM", ok, "/dev/kvm opens; whether it runs a kernel is found out when the first enclave starts", ""}
+	case found.Works:
+		return finding{"KVM", ok, "/dev/kvm runs a kernel, as was found out at " + when, ""}
+	case accel == qemu.KVM:
+		return finding{"KVM", fail, "NESIM_ACCEL is kvm, and KVM did not work at " + when + ": " + found.Why, "set NESIM_ACCEL to auto or tcg; " + again}
 	}
-	return finding{"KVM", ok, "/dev/kvm opens", ""}
+	return finding{"KVM", warn, "/dev/kvm opens, but KVM did not work at " + when + " (" + found.Why + "), so TCG is used, which is slower", again}
 }
 
 func examineKernel() finding {

@@ -13,6 +13,7 @@ import (
 	"github.com/nesim/nesim/eif"
 	"github.com/nesim/nesim/eif/inspect"
 	"github.com/nesim/nesim/sim/errcode"
+	"github.com/nesim/nesim/sim/vmm"
 )
 
 func eifCommand() *cobra.Command {
@@ -39,9 +40,18 @@ func eifInspect() *cobra.Command {
 			if err != nil {
 				return errcode.New(errcode.EIFParsing, "%s: %w", args[0], err)
 			}
-			return show(cmd, content, func(p *printer) { tellContent(p, content) })
+			kernel := image.Kernel()
+			types, why := vmm.MachineTypes(cmd.Context(), kernel, kernel.Size())
+			inspected := inspected{content, machine{types, why}}
+			return show(cmd, inspected, func(p *printer) { tellContent(p, inspected) })
 		},
 	}
+}
+
+// inspected is what is in an image, and the machine that it runs on.
+type inspected struct {
+	*inspect.Content
+	Machine machine
 }
 
 func eifExtract() *cobra.Command {
@@ -127,13 +137,13 @@ func diffFiles(ctx context.Context, a, b string) (*inspect.Difference, error) {
 }
 
 // tellContent writes what is in an image for people.
-func tellContent(p *printer, c *inspect.Content) {
+func tellContent(p *printer, c inspected) {
 	kernel := string(c.Kernel.Format)
 	if c.Kernel.Release != "" {
 		kernel += ", " + c.Kernel.Release
 	}
 	p.fields([2]string{"EIF version", strconv.Itoa(int(c.Version))}, [2]string{"architecture", string(c.Arch)},
-		[2]string{"kernel", kernel}, [2]string{"problem", c.Problem}, [2]string{"command line", c.Cmdline})
+		[2]string{"kernel", kernel}, [2]string{"machine", c.Machine.String()}, [2]string{"problem", c.Problem}, [2]string{"command line", c.Cmdline})
 	var rows [][]cell
 	for _, s := range c.Sections {
 		rows = append(rows, cells(s.Kind, s.Offset, s.Size))

@@ -81,6 +81,7 @@ func runParent(cmd *cobra.Command, cfg primary.Config) (code int, err error) {
 		return 0, err
 	}
 	cfg.Stdin, cfg.Stdout, cfg.Stderr = os.Stdin, cmd.OutOrStdout(), os.Stderr
+	cfg.Say = func(line string) { fmt.Fprintln(os.Stderr, printable(line)) }
 	restore := terminal(&cfg)
 	defer restore()
 	return primary.Run(ctx, cfg)

@@ -20,9 +20,11 @@ func runEnclave() *cobra.Command {
 		Short: "Run an enclave and wait for its heartbeat",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if config != "" {
+				noNSM, machine := spec.NoNSM, spec.Machine // which nitro-cli's file does not know
 				if spec, err = readRunConfig(config, &attach); err != nil {
 					return err
 				}
+				spec.NoNSM, spec.Machine = noNSM, machine
 			}
 			if err := checkCores(cmd.Context(), spec); err != nil {
 				return err
@@ -50,9 +52,11 @@ func runEnclave() *cobra.Command {
 	flags.BoolVar(&attach, "attach-console", false, "print the console once the enclave runs; implies --debug-mode")
 	flags.StringVar(&spec.Name, "enclave-name", "", "name of the enclave (default: the name of the file without .eif)")
 	flags.BoolVar(&spec.NoNSM, "no-nsm", false, "run without a Nitro Secure Module")
+	flags.StringVar(&spec.Machine, "machine", "", machineUsage+" (default: the daemon's)")
 	flags.StringVar(&config, "config", "", "JSON file with the settings eif_path, memory_mib, cpu_count, cpu_ids, enclave_cid, enclave_name, debug_mode, attach_console; replaces the other flags")
 	_ = cmd.MarkFlagFilename("eif-path", "eif")
 	_ = cmd.MarkFlagFilename("config", "json")
+	completeMachines(cmd)
 	fileOperand(cmd, "config")
 	before(cmd, func() error { return checkRunFlags(cmd) })
 	return cmd

@@ -53,6 +53,8 @@ func serve() *cobra.Command {
 	flags.StringVar(&cfg.CPUPool, "ne-cpus", "", "CPU pool for enclaves, as a CPU list such as 2-7 (default: all but the first core)")
 	flags.IntVar(&cfg.Slots, "max-enclaves", 4, "number of enclaves that can run at the same time")
 	flags.StringVar(&cfg.Accel, "accel", "", "accelerator: auto, kvm or tcg (default: $NESIM_ACCEL, else auto)")
+	flags.StringVar(&cfg.Machine, "machine", "", machineUsage+" (default: $NESIM_MACHINE, else auto)")
+	completeMachines(cmd)
 	flags.StringVar(&cfg.Vsock, "vsock", envOr("NESIM_VSOCK", "user"), "vsock device: user for the one in user space, vhost for the host kernel's")
 	flags.BoolVar(&cfg.NSM.Off, "no-nsm", false, "run enclaves without a Nitro Secure Module")
 	flags.StringVar(&recording, "record", "", "file to record the traffic between drivers and the NE PCI device in, for nesim scenario replay")

@@ -17,8 +17,8 @@ const (
 	// CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES and virtio_mmio is not a module.
 	deviceParameter = "virtio_mmio.device"
 
-	// maxKernel bounds what a compressed kernel is unpacked to, in bytes: several times a kernel of a distribution.
-	maxKernel = 512 << 20
+	// maxKernel bounds what a compressed kernel is unpacked to, in bytes: several times what a distribution's kernel takes.
+	maxKernel = 256 << 20
 	// searchChunk is how much of a kernel is searched at a time, in bytes.
 	searchChunk = 256 << 10
 )

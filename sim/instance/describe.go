@@ -16,6 +16,7 @@ type RunSpec struct {
 	Debug     bool     `json:"debug_mode,omitempty"`
 	Name      string   `json:"enclave_name,omitempty"` // empty: the EIF's file name without its ending
 	NoNSM     bool     `json:"no_nsm,omitempty"`
+	Machine   string   `json:"machine,omitempty"` // auto, nitro or acpi; empty: the instance's
 }
 
 // RunInfo is what nitro-cli's run-enclave prints, with its keys in its order.

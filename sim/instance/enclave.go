@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
@@ -29,6 +30,8 @@ type enclave struct {
 	name, id string
 	debug    bool
 	noNSM    bool
+	machine  qemu.MachineType
+	lines    progress // what there is to say while it is launched
 
 	mu      sync.Mutex // a leaf
 	info    Description
@@ -41,6 +44,10 @@ type enclave struct {
 
 // create makes an enclave that has nothing yet, and the goroutine that waits for its end.
 func (i *Instance) create(spec *RunSpec) (*enclave, error) {
+	machine, err := i.wantedMachine(spec)
+	if err != nil {
+		return nil, err
+	}
 	process := i.host.NewProcess()
 	driver, err := i.driver.Open(process).CreateVM()
 	if err != nil {
@@ -52,7 +59,7 @@ func (i *Instance) create(spec *RunSpec) (*enclave, error) {
 	}
 	e := &enclave{
 		instance: i, process: process, driver: driver, ended: make(chan struct{}),
-		id: enclaveID(i.cfg.ID, driver.SlotUID()), debug: spec.Debug, noNSM: spec.NoNSM,
+		id: enclaveID(i.cfg.ID, driver.SlotUID()), debug: spec.Debug, noNSM: spec.NoNSM, machine: machine,
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()

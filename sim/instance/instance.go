@@ -45,6 +45,7 @@ type Config struct {
 	CPUPool        string // a CPU list, as for the driver's parameter ne_cpus; default: all but the first core
 	Slots          int    // how many enclaves there can be at a time; default 4, as on EC2
 	Accel          string // auto, kvm or tcg; default: $NESIM_ACCEL, else auto
+	Machine        string // auto, nitro or acpi; default: $NESIM_MACHINE, else auto
 	Vsock          string // user (default): the vsock device in user space; vhost: the host kernel's
 
 	// Between stands between the device and the hypervisor, for who wants to see what passes; nil: nobody does.
@@ -78,9 +79,10 @@ func (c *Config) setDefaults() error {
 
 // Instance is a running instance.
 type Instance struct {
-	cfg   Config
-	qemu  setup.QEMU
-	accel qemu.Accel
+	cfg     Config
+	qemu    setup.QEMU
+	accel   qemu.Accel
+	machine qemu.MachineType
 
 	// The hypervisor's side.
 	net        *vsock.Switch
@@ -121,6 +123,9 @@ func (i *Instance) start(ctx context.Context) (err error) {
 	if i.accel, err = qemu.ParseAccel(i.cfg.Accel); err != nil {
 		return err
 	}
+	if i.machine, err = qemu.ParseMachineType(i.cfg.Machine); err != nil {
+		return err
+	}
 	if i.qemu, err = setup.FindQEMU(ctx); err != nil {
 		return err
 	}
@@ -140,8 +145,9 @@ func (i *Instance) startHypervisor() (err error) {
 	}
 	i.net = vsock.New()
 	i.later(func() { i.net.Close() })
+	kernel, _ := setup.FindKernel() // without one, an enclave's own serves to probe KVM
 	i.vmm, err = vmm.New(vmm.Config{
-		Binary: i.qemu.Path, Accel: i.accel, Dir: i.cfg.Dir, Switch: i.net, HostVsock: i.cfg.Vsock == "vhost", Log: i.cfg.Log,
+		Binary: i.qemu.Path, Accel: i.accel, ProbeKernel: kernel.Image, Machine: i.machineType, Say: i.sayTo, Dir: i.cfg.Dir, Switch: i.net, HostVsock: i.cfg.Vsock == "vhost", Log: i.cfg.Log,
 		NSM: i.nsm,
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package instance
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/nesim/nesim/attest/nsm"
@@ -60,7 +59,7 @@ func OpenRoot(certFile, keyFile string) (*pki.Authority, error) {
 
 // nsm makes the NSM of an enclave that starts.
 func (i *Instance) nsm(spec hypervisor.VMSpec) (nsmdev.Handler, error) {
-	if i.pki == nil || i.wantsNoNSM(spec.SlotUID) {
+	if e := i.enclaveOf(spec.SlotUID); i.pki == nil || e != nil && e.noNSM {
 		return nil, nil
 	}
 	if !i.qemu.NSM {
@@ -82,11 +81,4 @@ func NewNSM(c NSMConfig, instanceID string, measured eif.Measurements, debug boo
 
 func (c *NSMConfig) module(enclave *pki.Enclave, measured eif.Measurements, debug bool) *nsm.NSM {
 	return nsm.New(nsm.Config{Enclave: enclave, Measurements: measured, Debug: debug, RoleARN: c.RoleARN})
-}
-
-// wantsNoNSM tells whether an enclave of ours was to have none. Those of a primary VM cannot say so.
-func (i *Instance) wantsNoNSM(slotUID uint64) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return slices.ContainsFunc(i.enclaves, func(e *enclave) bool { return e.driver.SlotUID() == slotUID && e.noNSM })
 }

@@ -47,7 +47,9 @@ func (i *Instance) RunEnclave(ctx context.Context, spec RunSpec, progress func(s
 			e.terminate()
 		}
 	}()
-	info, err := e.launch(ctx, spec, image, progress)
+	e.lines.hand(progress)
+	defer e.lines.hand(nil)
+	info, err := e.launch(ctx, spec, image, e.lines.say)
 	if err != nil {
 		if e.terminated() {
 			err = errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: it was terminated")

@@ -22,8 +22,9 @@ type Config struct {
 	PCISocket string // where the NE PCI device is served, by vfio-user
 	// BehindPort puts the device behind a PCIe root port, by which the VM can reset it.
 	BehindPort bool
-	// Vsock connects to the vhost-user back end of the VM's vsock device; each start of QEMU takes one connection.
-	// nil: the VM has no vsock.
+	// Say is given a line for people when it is found out whether KVM works here; may be nil.
+	Say func(string)
+	// Vsock connects to the vhost-user back end of the VM's vsock device. nil: the VM has no vsock.
 	Vsock func(context.Context) (*os.File, error)
 
 	CPUs           int    // default 4

@@ -14,9 +14,6 @@ import (
 	"github.com/nesim/nesim/qemu"
 )
 
-// attachTime is how long the vsock device's back end may take to let go of a VM that has ended.
-const attachTime = 10 * time.Second
-
 // settleTime is how long a QEMU that has closed its ports may take to end.
 const settleTime = 2 * time.Second
 
@@ -37,20 +34,12 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 		return 0, err
 	}
 	defer initramfs.Close()
-	accels, err := cfg.Accel.Candidates(cfg.QEMU.Path)
+	accel, err := cfg.Accel.Choose(ctx, qemu.Probe{Binary: cfg.QEMU.Path, Kernel: cfg.Kernel.Image}, cfg.Say)
 	if err != nil {
 		return 0, err
 	}
-	for i, accel := range accels {
-		v := &vm{cfg: &cfg, again: i > 0}
-		code, err = v.run(ctx, initramfs, accel)
-		failed := (*kvmError)(nil)
-		if !errors.As(err, &failed) || i == len(accels)-1 {
-			break
-		}
-		qemu.RecordKVMFailure(cfg.QEMU.Path, failed.why)
-	}
-	return code, err
+	v := &vm{cfg: &cfg}
+	return v.run(ctx, initramfs, accel)
 }
 
 // checkQEMU finds out whether this QEMU can attach the device.
@@ -70,7 +59,6 @@ func (c *Config) checkQEMU(ctx context.Context) error {
 // vm is one start of QEMU.
 type vm struct {
 	cfg     *Config
-	again   bool // it is not the first
 	process *process
 	console *tail
 	ports   []*net.UnixConn // our ends, in the order of the names in ports
@@ -107,7 +95,7 @@ func (v *vm) start(ctx context.Context, initramfs *os.File, accel qemu.Accel) er
 	}
 	files = append(files, initramfs)
 	if v.cfg.Vsock != nil {
-		vsock, err := v.attach(ctx)
+		vsock, err := v.cfg.Vsock(ctx)
 		if err != nil {
 			return err
 		}
@@ -127,17 +115,6 @@ func (v *vm) start(ctx context.Context, initramfs *os.File, accel qemu.Accel) er
 		v.copies.Go(func() { o.copy(port) })
 	}
 	return nil
-}
-
-// attach connects to the vsock device's back end. One that still serves the start before this one is waited for.
-func (v *vm) attach(ctx context.Context) (*os.File, error) {
-	for deadline := time.Now().Add(attachTime); ; {
-		file, err := v.cfg.Vsock(ctx)
-		if err == nil || !v.again || time.Now().After(deadline) {
-			return file, err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 // feed starts to copy to the command's standard input.
@@ -161,7 +138,7 @@ func (v *vm) wait(ctx context.Context) (code int, err error) {
 	if err != nil {
 		v.settle()
 		if line := v.kvmFailure(); line != "" {
-			return 0, &kvmError{line}
+			return 0, fmt.Errorf("KVM does not run the primary VM (%s): choose --accel tcg", line)
 		}
 		return 0, v.whyEnded(ctx, "the primary VM did not come up")
 	}
@@ -178,13 +155,6 @@ func (v *vm) wait(ctx context.Context) (code int, err error) {
 	v.outputs[0].await(report.Stdout)
 	v.outputs[1].await(report.Stderr)
 	return report.Exit, errors.Join(v.outputs[0].failure(), v.outputs[1].failure())
-}
-
-// kvmError is a KVM that does not run the VM.
-type kvmError struct{ why string }
-
-func (e *kvmError) Error() string {
-	return "KVM does not run the primary VM (" + e.why + "): choose --accel tcg"
 }
 
 // kvmFailure is the line in which QEMU told that KVM cannot go on, or empty.

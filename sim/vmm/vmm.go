@@ -18,8 +18,6 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/nesim/nesim/eif"
-	"github.com/nesim/nesim/eif/inspect"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/nsmdev"
 	"github.com/nesim/nesim/sim/hypervisor"
@@ -30,13 +28,19 @@ import (
 type Config struct {
 	Binary string     // QEMU's
 	Accel  qemu.Accel // the accelerator, or auto
-	Dir    string     // a private folder for the machines' sockets
-	Switch Switch
+	// ProbeKernel is the path of a good kernel, by which is found out whether KVM works; see qemu.Config.
+	ProbeKernel string
+	// Machine returns the machine type that is demanded for a machine, or auto; nil means auto.
+	Machine func(hypervisor.VMSpec) qemu.MachineType
+	Dir     string // a private folder for the machines' sockets
+	Switch  Switch
 	// SingleThread is for several machines at once on a host with few processors: see qemu.Config.
 	SingleThread bool
 	HostVsock    bool // the host kernel's vhost-vsock in place of the device in user space
 	// NSM makes the Nitro Secure Module of a machine, or gives nil for a machine that has none.
 	NSM func(hypervisor.VMSpec) (nsmdev.Handler, error)
+	// Say is given a line for people when a machine's start takes time or another way; it may be nil. The log has the line too.
+	Say func(spec hypervisor.VMSpec, line string)
 	// Console returns what else a machine's console is written to, or nil. It must not block.
 	Console func(hypervisor.VMSpec) io.Writer
 	Log     *slog.Logger
@@ -184,7 +188,11 @@ func (m *vm) release() {
 func (m *vm) later(f func()) { m.undo = append(m.undo, f) }
 
 func (m *vm) start(ctx context.Context) error {
-	if err := checkKernel(m.spec.Kernel); err != nil {
+	if err := checkKernel(m.spec.Kernel, m.spec.Initrd, m.spec.MemoryBytes); err != nil {
+		return err
+	}
+	machines, err := m.machineTypes(ctx)
+	if err != nil {
 		return err
 	}
 	cfg := qemu.Config{
@@ -198,7 +206,9 @@ func (m *vm) start(ctx context.Context) error {
 		Initrd:       m.spec.Initrd,
 		Cmdline:      m.spec.Cmdline,
 		Console:      m.consoles(),
-		OnFallback:   func(why string) { m.vmm.cfg.Log.Warn(why) },
+		ProbeKernel:  m.vmm.cfg.ProbeKernel,
+		Machines:     machines,
+		Say:          m.say,
 	}
 	dir := filepath.Join(m.vmm.cfg.Dir, strconv.FormatUint(uint64(m.spec.CID), 10))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -223,16 +233,12 @@ func (m *vm) start(ctx context.Context) error {
 	return nil
 }
 
-// checkKernel tells why a kernel cannot be started, before QEMU would, in its own way, or would not.
-func checkKernel(kernel *os.File) error {
-	info, err := kernel.Stat()
-	if err != nil {
-		return err
+// say logs a line of the machine's start, and hands it on.
+func (m *vm) say(line string) {
+	m.vmm.cfg.Log.Warn(line, "cid", m.spec.CID)
+	if m.vmm.cfg.Say != nil {
+		m.vmm.cfg.Say(m.spec, line)
 	}
-	if err := inspect.CheckKernel(inspect.IdentifyKernel(kernel, info.Size()), eif.ArchX86_64); err != nil {
-		return fmt.Errorf("%w: %w", hypervisor.ErrUnbootable, err)
-	}
-	return nil
 }
 
 // consoles is what the machine's serial output goes to.
