@@ -39,6 +39,14 @@ func main() {
 		show("/proc/cpuinfo", "processor")
 		show("/proc/meminfo", "MemTotal")
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	case "clock": // what it reads, again and again
+		for {
+			source, _ := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+			var uptime unix.Timespec
+			_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &uptime)
+			fmt.Printf("clock %d %d %s\n", uptime.Nano(), time.Now().UnixNano(), bytes.TrimSpace(source))
+			time.Sleep(20 * time.Millisecond)
+		}
 	case "flood":
 		for i := 0; ; i++ {
 			fmt.Printf("flood line %d %s\n", i, strings.Repeat("x", 100))
