@@ -175,13 +175,16 @@ func (p *printer) line(text string) {
 	}
 }
 
+// replacement stands for a character that is not shown.
+const replacement = '·'
+
 // printable replaces what could steer a terminal: names and messages come from images and enclaves.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
-		return '·'
+		return replacement
 	}, text)
 }
 

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nesim/nesim/sim/daemon"
+	"github.com/nesim/nesim/sim/vsock"
 )
 
 func vsockCommand() *cobra.Command {
@@ -19,6 +21,7 @@ func vsockCommand() *cobra.Command {
 
 func vsockDial() *cobra.Command {
 	var wait bool
+	var raw *bool
 	cmd := &cobra.Command{
 		Use:   "dial CID PORT",
 		Short: "Connect to a vsock port of an enclave or of the parent",
@@ -36,15 +39,17 @@ func vsockDial() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return joinStdio(cmd, stream)
+			return joinStdio(cmd, stream, *raw)
 		},
 	}
+	raw = rawFlag(cmd)
 	cmd.Flags().BoolVar(&wait, "wait", false, "retry until a program listens on the port")
 	return cmd
 }
 
 func vsockListen() *cobra.Command {
-	return &cobra.Command{
+	var raw *bool
+	cmd := &cobra.Command{
 		Use:   "listen PORT",
 		Short: "Accept one connection on a vsock port of the parent",
 		Args:  cobra.ExactArgs(1),
@@ -61,9 +66,11 @@ func vsockListen() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return joinStdio(cmd, stream)
+			return joinStdio(cmd, stream, *raw)
 		},
 	}
+	raw = rawFlag(cmd)
+	return cmd
 }
 
 func number(what, text string) (uint32, error) {
@@ -74,17 +81,72 @@ func number(what, text string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// joinStdio sends standard input, closing that direction at its end, and prints what arrives until the peer closes.
-func joinStdio(cmd *cobra.Command, stream daemon.Stream) error {
+// joinStdio sends standard input, closing that direction at its end, and prints what arrives, until both directions have ended or the
+// peer hangs up. What cannot be written is an error, in either direction.
+func joinStdio(cmd *cobra.Command, stream daemon.Stream, raw bool) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
 	stop := context.AfterFunc(cmd.Context(), func() { stream.Close() })
 	defer stop()
 	defer stream.Close()
-	go func() { // ends with the input, or with the process
-		_, _ = io.Copy(stream, cmd.InOrStdin())
-		_ = stream.CloseWrite()
-	}()
-	if _, err := io.Copy(cmd.OutOrStdout(), stream); err != nil && cmd.Context().Err() == nil {
-		return fmt.Errorf("read from the vsock: %w", err)
+	var in sender
+	sent := make(chan error, 1)
+	go func() { sent <- in.send(stream, cmd.InOrStdin()) }() // ends with the input, or with the process
+	_, err := io.Copy(tame(cmd.OutOrStdout(), raw), stream)
+	if err == nil {
+		err = in.finish(ctx, stream, sent)
 	}
-	return cmd.Context().Err()
+	if cmd.Context().Err() != nil {
+		return cmd.Context().Err()
+	}
+	return err
 }
+
+// sender sends an input, whose reading cannot be interrupted.
+type sender struct {
+	writing sync.Mutex // held from when there is something to send until it is sent
+	err     error      // why that failed; guarded by writing
+}
+
+func (s *sender) send(stream daemon.Stream, input io.Reader) error {
+	_, err := io.Copy(s.to(stream), input)
+	if err == nil {
+		_ = stream.CloseWrite()
+	}
+	return err
+}
+
+// to returns a writer to the stream that keeps its error.
+func (s *sender) to(stream daemon.Stream) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		n, err := stream.Write(p)
+		if err != nil {
+			s.err = fmt.Errorf("write to the vsock: %w", err)
+		}
+		return n, s.err
+	})
+}
+
+// finish waits, once the peer sends no more, until the input has ended or the peer has hung up.
+func (s *sender) finish(ctx context.Context, stream daemon.Stream, sent <-chan error) error {
+	hungUp := make(chan struct{})
+	go func() { // ends with ctx
+		if vsock.HungUp(ctx, stream) {
+			close(hungUp)
+		}
+	}()
+	select {
+	case err := <-sent:
+		return err
+	case <-hungUp:
+	}
+	s.writing.Lock() // a write that is under way fails
+	defer s.writing.Unlock()
+	return s.err
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -34,12 +34,23 @@ func vsockCommand(args []string) error {
 	if err != nil {
 		return err
 	}
+	failed := make(chan error, 1)
 	go func() { // ends with the input, or with the process
-		_, _ = io.Copy(conn, os.Stdin)
+		if _, err := io.Copy(conn, os.Stdin); err != nil {
+			failed <- fmt.Errorf("write: %w", err)
+			return
+		}
 		_ = conn.CloseWrite()
 	}()
-	_, err = io.Copy(os.Stdout, conn)
-	return err
+	if _, err = io.Copy(os.Stdout, conn); err != nil {
+		return err
+	}
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
 }
 
 func acceptOne(number uint32) (*vsock.Conn, error) {

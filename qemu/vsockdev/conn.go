@@ -24,6 +24,7 @@ type Conn struct {
 	local  vsock.Addr
 	remote vsock.Addr
 
+	ended    chan struct{}      // closed once no packet goes either way any more
 	answered chan struct{}      // closed once the guest has answered Dial's REQUEST
 	cancel   context.CancelFunc // ends Config.Connect; nil on a dialled connection
 
@@ -53,6 +54,7 @@ func newConn(d *Device, k key, s state) *Conn {
 		dev: d, key: k,
 		local:    vsock.Addr{ContextID: k.cid, Port: k.port},
 		remote:   vsock.Addr{ContextID: d.config.CID, Port: k.guestPort},
+		ended:    make(chan struct{}),
 		answered: make(chan struct{}),
 	}
 	c.machine.state = s
@@ -66,6 +68,19 @@ func (c *Conn) LocalAddr() net.Addr { return &c.local }
 
 // RemoteAddr returns the address in the guest, a *vsock.Addr.
 func (c *Conn) RemoteAddr() net.Addr { return &c.remote }
+
+// Gone is closed when the guest has closed the connection in both directions, or either side has reset it: what the guest
+// sent before can still be read.
+func (c *Conn) Gone() <-chan struct{} { return c.ended }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
 
 // Read implements net.Conn. What the guest sent before it closed or reset the
 // connection can still be read.
@@ -246,6 +261,9 @@ func (c *Conn) news(v verdict) news {
 	if m.state != requesting && c.answered != nil {
 		close(c.answered)
 		c.answered = nil
+	}
+	if m.state == gone && !isClosed(c.ended) {
+		close(c.ended)
 	}
 	switch {
 	case m.state == closing && c.linger == nil:

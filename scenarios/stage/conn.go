@@ -42,6 +42,14 @@ func newConn(s *Stage, name, what string, faults []fault.Fault) *faultyConn {
 	return c
 }
 
+// Underlying is the connection whose hang-up is this one's, or nil where faults may keep back what came before it.
+func (c *faultyConn) Underlying() vsock.Conn {
+	if len(c.faults) > 0 {
+		return nil
+	}
+	return c.Conn
+}
+
 func (c *faultyConn) find(do fault.Action) *fault.Fault {
 	for i := range c.faults {
 		if c.faults[i].Do == do {

@@ -38,6 +38,9 @@ func (l *link) Write(p []byte) (int, error) {
 	return n, l.why("write", err)
 }
 
+// Underlying is the connection whose hang-up is the link's.
+func (l *link) Underlying() Conn { return l.Conn }
+
 // why makes an error after Reset tell of the reset, however the connection was ended.
 func (l *link) why(op string, err error) error {
 	if err == nil || !l.reset.Load() || errors.Is(err, unix.ECONNRESET) || err == io.EOF {

@@ -18,13 +18,29 @@ const streamBuffer = 64 << 10
 type Stream struct {
 	local, remote Addr
 	in, out       *half
+	gone          *signal // the peer has closed or was reset
+	left          *signal // so has this end, as its peer is to know
 }
+
+// signal is a channel that is closed once.
+type signal struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+func newSignal() *signal { return &signal{c: make(chan struct{})} }
+
+func (s *signal) raise() { s.once.Do(func() { close(s.c) }) }
 
 // Pipe returns the two ends of a new connection between addresses a and b; each end's LocalAddr is its own.
 func Pipe(a, b Addr) (*Stream, *Stream) {
 	ab, ba := newHalf(), newHalf()
-	return &Stream{local: a, remote: b, in: ba, out: ab}, &Stream{local: b, remote: a, in: ab, out: ba}
+	aGone, bGone := newSignal(), newSignal()
+	return &Stream{a, b, ba, ab, bGone, aGone}, &Stream{b, a, ab, ba, aGone, bGone}
 }
+
+// Gone is closed when the peer has called Close, or the connection was reset.
+func (c *Stream) Gone() <-chan struct{} { return c.gone.c }
 
 // Read reads what has arrived, waiting for the first byte. It returns io.EOF after the peer's CloseWrite or Close,
 // or a *net.OpError that wraps ECONNRESET, os.ErrDeadlineExceeded or net.ErrClosed.
@@ -53,6 +69,7 @@ func (c *Stream) CloseWrite() error {
 func (c *Stream) Close() error {
 	c.out.update(func(h *half) { h.end(); h.writerGone = true })
 	c.in.update(func(h *half) { h.readerGone, h.buf = true, bytes.Buffer{} })
+	c.left.raise()
 	return nil
 }
 
@@ -65,6 +82,8 @@ func (c *Stream) Reset() error {
 	}
 	c.in.update(func(*half) {})
 	c.out.update(func(*half) {})
+	c.left.raise()
+	c.gone.raise()
 	return nil
 }
 
