@@ -82,6 +82,11 @@ func TestLastWords(t *testing.T) {
 		{"my log says Kernel panic - not syncing: x\n", "", false, false},
 		{stamp + "Kernel panic - not syncing: \x1b[31mred\n", "?[31mred", true, false},
 		{stamp + "Kernel panic - not syncing: " + strings.Repeat("long ", 10000) + "\n", "", true, false},
+		{stamp + "Failed to execute /init (error -2)\r\n" + stamp + "Kernel panic - not syncing: No working init found.  Try passing init= option to kernel.\r\n",
+			"No working init found: Failed to execute /init (error -2: it, or the interpreter that it names, is missing from the ramdisk)", true, false},
+		{"Failed to execute /init (error -99)\nKernel panic - not syncing: No working init found.\n", "No working init found: Failed to execute /init (error -99)", true, false},
+		{"Failed to execute /init (error -2)\nKernel panic - not syncing: something else\n", "something else", true, false},
+		{stamp + "Kernel panic - not syncing: No working init found.  Try\n", "No working init found.  Try", true, false},
 		{strings.Repeat("y", 1000) + "---[ end Kernel panic - not syncing: x ]---", "", false, false},
 	}
 	for _, test := range tests {
@@ -147,5 +152,18 @@ func TestComplaint(t *testing.T) {
 		var s tail
 		_, _ = s.Write([]byte(text))
 		require.Equal(t, want, s.complaint())
+	}
+}
+
+func TestTheKindOfAKVMFailureIsNamed(t *testing.T) {
+	for text, want := range map[string]string{
+		"KVM internal error. Suberror: 1\nextra data[0]: 0x1\nextra data[1]: 0x2\nemulation failure\nRAX=0 RBX=1\n": "KVM internal error. Suberror: 1, emulation failure",
+		"KVM internal error. Suberror: 1\nemulation failure\nRAX=0\n":                                               "KVM internal error. Suberror: 1, emulation failure",
+		"KVM internal error. Suberror: 3\nextra data[0]: 0x1\nRAX=0 RBX=1\nlater\n":                                 "KVM internal error. Suberror: 3",
+		"KVM internal error. Suberror: 1":                                                                           "KVM internal error. Suberror: 1",
+	} {
+		var stderr tail
+		_, _ = stderr.Write([]byte(text))
+		require.Equal(t, want, stderr.complaint())
 	}
 }

@@ -2,15 +2,18 @@ package qemu
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
+	"strings"
 	"sync"
 )
 
 // What a Linux kernel prints when it panics (kernel/panic.c), at the start of a line after the
 // optional level and time stamp. The second comes only from a kernel that has no panic=N and now spins
-// for ever, and no newline follows it.
+// for ever, and no newline follows it. execLine comes before the panic of a kernel without an init (init/main.c).
 var (
 	panicLine = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?Kernel panic - not syncing: ?(.*)`)
+	execLine  = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?Failed to execute (\S{1,128}) \(error (-\d{1,3})\)`)
 	spinLine  = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?---\[ end Kernel panic - not syncing.*\]---`)
 )
 
@@ -22,6 +25,7 @@ type lastWords struct {
 	mu    sync.Mutex
 	line  []byte
 	why   string
+	exec  string // the first program that could not be executed as init, and why
 	spun  bool
 	found bool
 }
@@ -47,6 +51,11 @@ func (l *lastWords) read(p []byte) {
 
 // judge looks at the line so far; l.mu is held.
 func (l *lastWords) judge() {
+	if bytes.Contains(l.line, []byte("Failed to execute")) && l.exec == "" {
+		if m := execLine.FindSubmatch(l.line); m != nil {
+			l.exec = oneLine(fmt.Sprintf("Failed to execute %s (error %s%s)", m[1], m[2], execErrors[string(m[2])]))
+		}
+	}
 	if !bytes.Contains(l.line, []byte("Kernel panic")) {
 		return
 	}
@@ -63,5 +72,15 @@ func (l *lastWords) judge() {
 func (l *lastWords) panicked() (why string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if text, _, none := strings.Cut(l.why, "No working init found"); none && l.exec != "" {
+		return text + "No working init found: " + l.exec, l.found // the rest is advice for whoever boots the kernel by hand
+	}
 	return l.why, l.found
+}
+
+// execErrors explain the usual errors of execve(2), by their negated numbers.
+var execErrors = map[string]string{
+	"-2":  ": it, or the interpreter that it names, is missing from the ramdisk",
+	"-8":  ": it is not a program for this kernel",
+	"-13": ": it is not executable",
 }

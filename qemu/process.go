@@ -101,6 +101,8 @@ const (
 	tailSize = 8 << 10
 	// maxLine bounds one line of QEMU's or the guest's in a message of ours, in bytes.
 	maxLine = 256
+	// maxKVMData is how many lines may stand between KVM's failure and its kind: kvm_run has room for 16 values.
+	maxKVMData = 17
 )
 
 // tail is a writer that keeps the last tailSize bytes.
@@ -128,12 +130,7 @@ func (t *tail) complaint() string {
 	last := ""
 	for i, line := range lines {
 		if strings.Contains(line, "KVM internal error") {
-			for _, kind := range lines[i+1:] {
-				if !strings.HasPrefix(kind, "extra data") {
-					return oneLine(line + ", " + kind)
-				}
-			}
-			return oneLine(line)
+			return oneLine(line + kind(lines[i+1:]))
 		}
 		if strings.Contains(line, "kvm run failed") {
 			return oneLine(line)
@@ -146,6 +143,20 @@ func (t *tail) complaint() string {
 		last = message
 	}
 	return oneLine(last)
+}
+
+// kind is the line that names the kind of a KVM internal error, after the data that KVM gave, before the registers
+// (kvm_handle_internal_error in QEMU's accel/kvm/kvm-all.c), as more of a sentence.
+func kind(lines []string) string {
+	for _, line := range lines[:min(len(lines), maxKVMData)] {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "extra data[") {
+			if strings.Contains(line, "=") {
+				break // the registers
+			}
+			return ", " + line
+		}
+	}
+	return ""
 }
 
 // oneLine makes foreign text fit for a message: printable, short, one line.

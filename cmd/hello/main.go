@@ -12,18 +12,27 @@
 //	hang            stops, as a dead-locked workload does: the console falls silent and nothing answers any more,
 //	                while the machine itself idles on
 //
-// A command that ends the enclave is answered before it acts.
+// A command that ends the enclave is answered before it acts. One that is given as arguments is run first of all, and
+// answered on the console.
 package main
 
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/nesim/nesim/internal/guestwire"
 )
 
 func main() {
+	if len(os.Args) > 1 {
+		answer, act := command(strings.Join(os.Args[1:], " "))
+		fmt.Println("hello:", answer)
+		if act != nil {
+			act()
+		}
+	}
 	for port, handle := range map[uint32]func(*conn){guestwire.EchoPort: echo, guestwire.ControlPort: control} {
 		l, err := listen(port)
 		if err != nil {

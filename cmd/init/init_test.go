@@ -57,7 +57,7 @@ func TestTheWorkloadIsReadOnce(t *testing.T) {
 	write("user", "1000\n100\n7\n8\n")
 	w, err := readWorkload(dir)
 	require.NoError(t, err)
-	require.Equal(t, workload{
+	require.Equal(t, program{
 		argv: []string{"/app", "-v"}, env: []string{"A=1", "B=two words"}, dir: "/srv/my app",
 		user: &syscall.Credential{Uid: 1000, Gid: 100, Groups: []uint32{7, 8}},
 	}, w)
@@ -69,7 +69,7 @@ func TestTheWorkloadIsReadOnce(t *testing.T) {
 	write("env", "")
 	w, err = readWorkload(dir)
 	require.NoError(t, err)
-	require.Equal(t, workload{argv: []string{"/app"}, env: []string{"PATH=" + guestwire.SearchPath}, dir: "/"}, w, "as AWS's tools pack it")
+	require.Equal(t, program{argv: []string{"/app"}, env: []string{"PATH=" + guestwire.SearchPath}, dir: "/"}, w, "as AWS's tools pack it")
 
 	write("cmd", "\n-v\n")
 	_, err = readWorkload(dir)
@@ -85,10 +85,10 @@ func TestAUserIsNumbers(t *testing.T) {
 
 func TestTheWorkingDirectoryMustBeThere(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, workload{dir: dir}.prepare())
-	require.ErrorContains(t, workload{dir: dir + "/none"}.prepare(), "no such file or directory")
+	require.NoError(t, program{dir: dir}.prepare())
+	require.ErrorContains(t, program{dir: dir + "/none"}.prepare(), "no such file or directory")
 	require.NoError(t, os.WriteFile(dir+"/file", nil, 0o600))
-	require.ErrorContains(t, workload{dir: dir + "/file"}.prepare(), "is no directory")
+	require.ErrorContains(t, program{dir: dir + "/file"}.prepare(), "is no directory")
 }
 
 func TestAProgramIsFoundByItsPathOrItsName(t *testing.T) {
@@ -108,13 +108,6 @@ func TestAProgramIsFoundByItsPathOrItsName(t *testing.T) {
 	path, err = findProgram("own-program", []string{"A=1", "PATH=relative:" + own})
 	require.NoError(t, err)
 	require.Equal(t, own+"/own-program", path)
-}
-
-func TestTheEndOfTheWorkloadIsDescribed(t *testing.T) {
-	require.Equal(t, "workload exited with code 0", describe(0))
-	require.Equal(t, "workload exited with code 3", describe(3<<8))
-	require.Equal(t, "workload killed by signal 9 (SIGKILL)", describe(unix.WaitStatus(unix.SIGKILL)))
-	require.Equal(t, "workload killed by signal 11 (SIGSEGV)", describe(unix.WaitStatus(unix.SIGSEGV)|0x80), "with a core dump")
 }
 
 func TestOnlyEnabledControllersAreMounted(t *testing.T) {

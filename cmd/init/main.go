@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/sim/workload"
 )
 
 func main() {
@@ -45,33 +47,33 @@ func main() {
 	}()
 	ending, err := run()
 	if err != nil {
-		say("error: %v", err)
+		unix.Write(1, []byte(workload.Report{Error: err.Error()}.Line()+"\n"))
 		return
 	}
-	say("%s; powering off", ending)
+	unix.Write(1, []byte(ending.Line()+"\n"))
 }
 
 // run brings the enclave up, runs the workload and tells how it ended.
-func run() (ending string, err error) {
+func run() (ending workload.Report, err error) {
 	if err := openConsole(); err != nil {
-		return "", err
+		return ending, err
 	}
 	if err := loadModules("/modules", "/nsm.ko"); err != nil {
-		return "", err
+		return ending, err
 	}
 	if err := raiseLoopback(); err != nil {
-		return "", err
+		return ending, err
 	}
 	cid, err := heartbeat()
 	if err != nil {
-		return "", err
+		return ending, err
 	}
 	w, err := readWorkload("")
 	if err != nil {
-		return "", err
+		return ending, err
 	}
 	if err := enterRoot("/rootfs"); err != nil {
-		return "", err
+		return ending, err
 	}
 	say("heartbeat answered by CID %d; starting %s", cid, w.argv[0])
 	return w.run()

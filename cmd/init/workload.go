@@ -13,17 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/internal/guestwire"
+	"github.com/nesim/nesim/sim/workload"
 )
 
-// workload is what the enclave runs.
-type workload struct {
+// program is the workload that the enclave runs.
+type program struct {
 	argv, env []string
 	dir       string
 	user      *syscall.Credential // nil for root
 }
 
 // readWorkload reads the files in dir that describe the workload and removes them.
-func readWorkload(dir string) (w workload, err error) {
+func readWorkload(dir string) (w program, err error) {
 	if w.argv, err = readLines(dir + "/cmd"); err != nil {
 		return w, err
 	}
@@ -85,14 +86,14 @@ func splitLines(text string) []string {
 	return lines
 }
 
-// run starts the workload in a session of its own and tells how it ended, reaping every orphan meanwhile.
-func (w workload) run() (ending string, err error) {
+// run starts the program in a session of its own and reports how it ended, reaping every orphan meanwhile.
+func (w program) run() (ending workload.Report, err error) {
 	path, err := findProgram(w.argv[0], w.env)
 	if err != nil {
-		return "", fmt.Errorf("start workload: %w", err)
+		return ending, fmt.Errorf("start workload: %w", err)
 	}
 	if err := w.prepare(); err != nil {
-		return "", err
+		return ending, err
 	}
 	pid, err := syscall.ForkExec(path, w.argv, &syscall.ProcAttr{
 		Dir:   w.dir,
@@ -101,16 +102,16 @@ func (w workload) run() (ending string, err error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: w.user},
 	})
 	if err != nil {
-		return "", fmt.Errorf("start workload %s: %w", path, err)
+		return ending, fmt.Errorf("start workload %s: %w", path, err)
 	}
 	for {
 		var status unix.WaitStatus
 		switch got, err := unix.Wait4(-1, &status, 0, nil); {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return "", fmt.Errorf("wait for workload: %w", err)
+			return ending, fmt.Errorf("wait for workload: %w", err)
 		case got == pid:
-			return describe(status), nil
+			return workload.Of(status), nil
 		}
 	}
 }
@@ -118,7 +119,7 @@ func (w workload) run() (ending string, err error) {
 // prepare checks the working directory, whose absence the start would report as the program's, and gives the user the
 // console, so that programs can open /dev/stdout, and the devices of an enclave, of which the kernel makes /dev/vsock
 // root's alone.
-func (w workload) prepare() error {
+func (w program) prepare() error {
 	if st, err := os.Stat(w.dir); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	} else if !st.IsDir() {
@@ -160,12 +161,4 @@ func findProgram(name string, env []string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no program %q in %s", name, path)
-}
-
-// describe tells how a process ended.
-func describe(status unix.WaitStatus) string {
-	if status.Signaled() {
-		return fmt.Sprintf("workload killed by signal %d (%s)", status.Signal(), unix.SignalName(status.Signal()))
-	}
-	return fmt.Sprintf("workload exited with code %d", status.ExitStatus())
 }

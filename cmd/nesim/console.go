@@ -24,6 +24,7 @@ func console() *cobra.Command {
 	enclave := enclaveFlags(cmd)
 	enclaveOperand(cmd)
 	cmd.Flags().Uint64Var(&disconnect, "disconnect-timeout", 0, "seconds after which to leave the console (default: when the enclave ends)")
+	raw := rawFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if disconnect > 0 {
@@ -35,7 +36,10 @@ func console() *cobra.Command {
 		if found, ok := findEnclave(ctx, c, enclave()); ok {
 			connecting(cmd, found.CID)
 		}
-		err := follow(cmd, c, enclave())
+		ending, err := follow(cmd, c, enclave(), *raw)
+		if err == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "The enclave has ended: %s.\n", printable(ending.Cause()))
+		}
 		if ctx.Err() == nil && errors.Is(cmd.Context().Err(), context.DeadlineExceeded) {
 			return nil // left as asked
 		}
@@ -51,11 +55,12 @@ func connecting(cmd *cobra.Command, cid uint64) {
 	}
 }
 
-// follow copies an enclave's console to the command's output until the enclave ends or the command is interrupted.
-func follow(cmd *cobra.Command, c *daemon.Client, enclave instance.Ref) error {
+// follow copies an enclave's console to the command's output until the enclave ends, and returns how, or until the
+// command is interrupted.
+func follow(cmd *cobra.Command, c *daemon.Client, enclave instance.Ref, raw bool) (ending instance.Ending, err error) {
 	stream, err := c.Console(cmd.Context(), enclave)
 	if err != nil {
-		return err
+		return ending, err
 	}
 	stop := context.AfterFunc(cmd.Context(), func() { stream.Close() })
 	defer stream.Close()
@@ -63,8 +68,11 @@ func follow(cmd *cobra.Command, c *daemon.Client, enclave instance.Ref) error {
 	if !quiet(cmd) {
 		fmt.Fprintln(cmd.OutOrStdout(), "Successfully connected to the console.")
 	}
-	if _, err := io.Copy(cmd.OutOrStdout(), stream); err != nil && cmd.Context().Err() == nil {
-		return errcode.New(errcode.EnclaveConsoleRead, "read the console of %s: %w", enclave, err)
+	if _, err := io.Copy(tame(cmd.OutOrStdout(), raw), stream); err != nil && cmd.Context().Err() == nil {
+		return ending, errcode.New(errcode.EnclaveConsoleRead, "read the console of %s: %w", enclave, err)
 	}
-	return cmd.Context().Err()
+	if err := cmd.Context().Err(); err != nil {
+		return ending, err
+	}
+	return c.Wait(cmd.Context(), enclave)
 }

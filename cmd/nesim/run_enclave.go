@@ -15,6 +15,7 @@ func runEnclave() *cobra.Command {
 	var spec instance.RunSpec
 	var attach bool
 	var config string
+	var raw *bool
 	cmd := &cobra.Command{
 		Use:   "run-enclave ((FILE | --eif-path FILE) --memory SIZE (--cpu-count N | --cpu-ids ID...) | --config FILE)",
 		Short: "Run an enclave and wait for its heartbeat",
@@ -39,9 +40,10 @@ func runEnclave() *cobra.Command {
 			if err := spec.Check(); err != nil {
 				return err
 			}
-			return run(cmd, spec, attach)
+			return run(cmd, spec, attach, *raw)
 		},
 	}
+	raw = rawFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&spec.EIFPath, "eif-path", "", "Enclave Image File to run")
 	flags.Var((*cpuCount)(&spec.CPUCount), "cpu-count", "number of CPUs, a multiple of the threads per core (2 by default)")
@@ -49,7 +51,7 @@ func runEnclave() *cobra.Command {
 	flags.Var((*memoryMiB)(&spec.MemoryMiB), "memory", "memory in MiB, or with a unit: 512, 512M, 512MB and 512MiB mean the same, 2G is 2048; rounded up to huge pages of 2 MiB")
 	flags.Uint64Var(&spec.CID, "enclave-cid", 0, "CID of the enclave, from 4 to 4294967294 (default: the hypervisor chooses)")
 	flags.BoolVar(&spec.Debug, "debug-mode", false, "make the console readable; PCR0, 1, 2 and 8 are zero in attestation documents")
-	flags.BoolVar(&attach, "attach-console", false, "print the console once the enclave runs; implies --debug-mode")
+	flags.BoolVar(&attach, "attach-console", false, "print the console until the enclave ends, then exit with the code of its workload: 128 + N if signal N killed it, 1 if the enclave failed; implies --debug-mode")
 	flags.StringVar(&spec.Name, "enclave-name", "", "name of the enclave (default: the name of the file without .eif)")
 	flags.BoolVar(&spec.NoNSM, "no-nsm", false, "run without a Nitro Secure Module")
 	flags.StringVar(&spec.Machine, "machine", "", machineUsage+" (default: the daemon's)")
@@ -98,7 +100,7 @@ func checkCores(ctx context.Context, spec instance.RunSpec) error {
 }
 
 // run runs an enclave, and prints its console if attach is set.
-func run(cmd *cobra.Command, spec instance.RunSpec, attach bool) error {
+func run(cmd *cobra.Command, spec instance.RunSpec, attach, raw bool) error {
 	c, err := runningClient(cmd.Context())
 	if err != nil {
 		return err
@@ -115,5 +117,9 @@ func run(cmd *cobra.Command, spec instance.RunSpec, attach bool) error {
 		return err
 	}
 	connecting(cmd, info.CID)
-	return follow(cmd, c, instance.Ref{ID: info.ID})
+	ending, err := follow(cmd, c, instance.Ref{ID: info.ID}, raw)
+	if err != nil {
+		return err
+	}
+	return endingError(ending)
 }

@@ -30,6 +30,9 @@ func exitCode(err error) int {
 	if code := errcode.Of(err); code != 0 {
 		return int(code)
 	}
+	if ending := (*badEnding)(nil); errors.As(err, &ending) {
+		return ending.code
+	}
 	return 1
 }
 

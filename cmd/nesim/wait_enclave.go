@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/spf13/cobra"
 )
 
@@ -16,8 +18,13 @@ func waitEnclave() *cobra.Command {
 		if err != nil {
 			return unknownEnclave(cmd, err)
 		}
+		number := ""
+		if ending.ExitCode != nil {
+			number = strconv.Itoa(*ending.ExitCode)
+		}
 		return show(cmd, ending, func(p *printer) {
-			p.fields([2]string{"name", ending.Name}, [2]string{"ID", ending.ID}, [2]string{"reason", ending.Reason}, [2]string{"detail", ending.Detail})
+			p.fields([2]string{"name", ending.Name}, [2]string{"ID", ending.ID}, [2]string{"reason", ending.Reason}, [2]string{"detail", ending.Detail},
+				[2]string{"exit code", number}, [2]string{"signal", ending.Signal})
 		})
 	}
 	return cmd

@@ -12,6 +12,7 @@ import (
 	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/vsock"
+	"github.com/nesim/nesim/sim/workload"
 )
 
 const (
@@ -289,9 +290,9 @@ func (g *guest) finish(how How, code int) {
 	exit := hypervisor.Exit{Reason: hypervisor.ExitGuest}
 	switch how {
 	case Exit:
-		g.say(fmt.Sprintf("init: workload exited with code %d; powering off", code))
+		g.say(workload.Report{Code: code}.Line())
 	case Crash:
-		g.say("init: workload killed by signal 11 (SIGSEGV); powering off")
+		g.say(workload.Report{Signal: int(unix.SIGSEGV)}.Line())
 	case Panic:
 		g.say("Kernel panic - not syncing: sysrq triggered crash")
 		exit = hypervisor.Exit{Reason: hypervisor.ExitGuestPanic, Detail: "sysrq triggered crash"}

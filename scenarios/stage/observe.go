@@ -26,8 +26,8 @@ func (s *Stage) observe(e hypervisor.Event) {
 	case hypervisor.EnclaveStarting, hypervisor.ImageUnbootable:
 		a.cid, a.exit = e.CID, nil
 	case hypervisor.EnclaveExited:
-		if e.Exit.Code == nil {
-			e.Exit.Code = exitCode(a.console)
+		if e.Exit.Reason == hypervisor.ExitGuest {
+			e.Exit.Report(a.console)
 		}
 		a.exit = &e.Exit
 		s.change()
@@ -47,21 +47,6 @@ func (s *Stage) observe(e hypervisor.Event) {
 		lane = "device"
 	}
 	s.note(lane, trace.State, text)
-}
-
-// exitCode finds what init says of its workload's exit, if anything.
-func exitCode(console []byte) *int {
-	const told = "init: workload exited with code "
-	i := bytes.LastIndex(console, []byte(told))
-	if i < 0 {
-		return nil
-	}
-	number, _, _ := bytes.Cut(console[i+len(told):], []byte{';'})
-	code, err := strconv.Atoi(string(number))
-	if err != nil {
-		return nil
-	}
-	return &code
 }
 
 // describe tells of a command in one line.

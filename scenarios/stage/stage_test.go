@@ -366,7 +366,7 @@ func TestMoreFaultsOfConnections(t *testing.T) {
 
 func TestEndingsOfItsOwn(t *testing.T) {
 	for how, want := range map[scripted.How]string{
-		scripted.Exit: "guest exit with code 3", scripted.Crash: "guest exit", scripted.PowerOff: "guest exit", scripted.Reboot: "guest exit",
+		scripted.Exit: "guest exit with code 3", scripted.Crash: "guest exit: workload killed by signal 11 (SIGSEGV)", scripted.PowerOff: "guest exit", scripted.Reboot: "guest exit",
 		scripted.TripleFault: "guest exit", scripted.Panic: "guest panic: sysrq triggered crash", scripted.Killed: "VM killed: SIGKILL (killed)",
 		scripted.OutOfMemory: "VM killed: SIGKILL (killed) by the host, which is out of memory", scripted.Failed: "VM failed: the VMM cannot go on",
 	} {

@@ -123,7 +123,7 @@ var explanations = [...]Explanation{
 	EnclaveBootFailure: {
 		"the enclave did not boot",
 		"The enclave was started but its init did not send its heartbeat, a byte to CID 3 port 9000, in time, or it ended before.",
-		"The message quotes the console's last lines. Run it with --attach-console to see all of them.",
+		"The message has the cause, if the kernel, init or QEMU reported one, or else the console's last lines. Run it with --debug-mode to read all of them by nesim console, after its end too.",
 	},
 	EnclaveEventWait:                 {"waiting for the enclave failed", "The enclave's descriptor could not be polled. " + unused, ""},
 	EnclaveProcessCommandNotExecuted: {"a request was not carried out", "Some process of an enclave refused to describe or to end it.", "The daemon's log tells why."},

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/sim/workload"
 )
 
 // VMM runs enclaves: QEMU microvms, or scripted ones.
@@ -46,7 +47,8 @@ type VM interface {
 // Exit is how an enclave ended.
 type Exit struct {
 	Reason ExitReason
-	Code   *int   // the guest's exit code, if it told one
+	Code   *int   // the exit code of the guest's workload, if init reported one
+	Signal int    // the signal that killed the workload, if init reported one, or 0
 	Detail string // one more line for people, or empty
 }
 
@@ -59,6 +61,18 @@ func (e Exit) String() string {
 		s += ": " + e.Detail
 	}
 	return s
+}
+
+// Report adds how the workload ended, as init reports it on the console, if it does.
+func (e *Exit) Report(console []byte) {
+	r, ok := workload.Find(console)
+	switch {
+	case !ok:
+	case r.Error != "" || r.Signal != 0:
+		e.Signal, e.Detail = r.Signal, r.String()
+	default:
+		e.Code = &r.Code
+	}
 }
 
 // ExitReason is why an enclave ended.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/sim/hypervisor"
+	"github.com/nesim/nesim/sim/workload"
 )
 
 // RunSpec is what a parent asks for when it runs an enclave: the flags of nitro-cli's run-enclave.
@@ -44,11 +46,34 @@ type Ending struct {
 	Name   string `json:"EnclaveName"`
 	ID     string `json:"EnclaveID"`
 	Reason string `json:"Reason"`           // asked, guest exit, guest panic, VM killed ...
-	Detail string `json:"Detail,omitempty"` // one line more, where there is one
-	Asked  bool   `json:"Asked"`            // whether the parent had asked for it
+	Detail string `json:"Detail,omitempty"` // one line more, if known
+	// ExitCode is the workload's exit code, and Signal the name of the signal that killed it, as SIGKILL: one of the two
+	// if the enclave's init reported it.
+	ExitCode *int   `json:"ExitCode,omitempty"`
+	Signal   string `json:"Signal,omitempty"`
+	Asked    bool   `json:"Asked"` // whether the parent had asked for it
 	// HangUpMicros is the time from the end of the virtual machine, as the hypervisor saw it, to the hang-up of the
 	// parent's descriptor, in microseconds; 0 where the parent asked for the end.
 	HangUpMicros int64 `json:"HangUpMicros"`
+}
+
+// report takes over how the virtual machine, and in it the workload, ended.
+func (e *Ending) report(exit hypervisor.Exit) {
+	e.Reason, e.Detail = exit.Reason.String(), exit.Detail
+	switch {
+	case exit.Code != nil:
+		e.ExitCode, e.Detail = exit.Code, workload.Report{Code: *exit.Code}.String()
+	case exit.Signal != 0:
+		e.Signal = workload.SignalName(exit.Signal)
+	}
+}
+
+// Cause describes the end in a few words for people.
+func (e Ending) Cause() string {
+	if e.Detail == "" {
+		return e.Reason
+	}
+	return e.Reason + ": " + e.Detail
 }
 
 // enclaveID gives an enclave's ID as nitro-cli makes it: the parent's instance ID and the slot's unique ID.

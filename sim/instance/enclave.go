@@ -16,7 +16,6 @@ import (
 	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
-	"github.com/nesim/nesim/sim/vsock"
 )
 
 // rememberedEndings is how many ended enclaves can still be asked how they ended.
@@ -28,6 +27,7 @@ type enclave struct {
 	process  *nedriver.Process
 	driver   *nedriver.Enclave
 	name, id string
+	slotUID  uint64
 	debug    bool
 	noNSM    bool
 	machine  qemu.MachineType
@@ -59,7 +59,7 @@ func (i *Instance) create(spec *RunSpec) (*enclave, error) {
 	}
 	e := &enclave{
 		instance: i, process: process, driver: driver, ended: make(chan struct{}),
-		id: enclaveID(i.cfg.ID, driver.SlotUID()), debug: spec.Debug, noNSM: spec.NoNSM, machine: machine,
+		slotUID: driver.SlotUID(), id: enclaveID(i.cfg.ID, driver.SlotUID()), debug: spec.Debug, noNSM: spec.NoNSM, machine: machine,
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -108,7 +108,7 @@ func (e *enclave) watch() {
 			e.ending.Detail = slot.Unbootable.Error()
 		}
 	case slot.Exit != nil:
-		e.ending.Reason, e.ending.Detail = slot.Exit.Reason.String(), slot.Exit.Detail
+		e.ending.report(*slot.Exit)
 		e.ending.HangUpMicros = hungUpAt.Sub(slot.EndedAt).Microseconds()
 	default:
 		e.ending.Reason, e.ending.Detail = "unknown", fmt.Sprint(e.driver.Err())
@@ -202,19 +202,4 @@ func (i *Instance) WaitEnclave(ctx context.Context, r Ref) (Ending, error) {
 	case <-ctx.Done():
 		return Ending{}, ctx.Err()
 	}
-}
-
-// Console connects to the console of an enclave in debug mode.
-func (i *Instance) Console(ctx context.Context, r Ref) (vsock.Conn, error) {
-	e, err := i.find(r, false)
-	if err != nil {
-		return nil, err
-	}
-	if !e.debug {
-		return nil, errcode.New(errcode.EnclaveConsoleConnectionFailure, "enclave %s has no console: run it with --debug-mode", e.name)
-	}
-	e.mu.Lock()
-	cid := uint32(e.info.CID)
-	e.mu.Unlock()
-	return i.DialVsock(ctx, vsock.CIDHypervisor, cid+vsock.ConsolePortBase)
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/sim/errcode"
 	"github.com/nesim/nesim/sim/hypervisor"
 	"github.com/nesim/nesim/sim/nedriver"
@@ -23,7 +24,7 @@ const (
 	mib      = 1 << 20
 	hugePage = nedriver.PageSize2M
 
-	lastLines = 8 // of the console, quoted when an enclave does not come up
+	lastLines = 3 // of the console, quoted when an enclave does not come up
 )
 
 // RunEnclave runs an enclave as nitro-cli does and returns when its heartbeat has been answered. progress is called
@@ -265,11 +266,36 @@ func (e *enclave) await(ctx context.Context, heartbeat *parent.Expectation, info
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	lines := e.instance.vmm.LastLines(uint32(info.CID), lastLines)
-	if len(lines) == 0 {
-		return errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: %w", err)
+	return errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: %w", e.explain(ctx, err, uint32(info.CID)))
+}
+
+// explain gives the error of an enclave that sent no heartbeat its cause: how the enclave ended, if that tells more than
+// that it did, or else what its console said last.
+func (e *enclave) explain(ctx context.Context, err error, cid uint32) error {
+	if errors.Is(err, parent.ErrEnded) || e.hungUp() {
+		select {
+		case <-e.ended:
+		case <-ctx.Done():
+			return err
+		}
+		if e.ending.Detail != "" {
+			return errors.New(e.ending.Cause() + e.advice())
+		}
+		err = errors.New(e.ending.Cause() + " before its heartbeat")
 	}
-	return errcode.New(errcode.EnclaveBootFailure, "the enclave did not boot: %w; its console's last lines: %s", err, strings.Join(lines, " | "))
+	lines := e.instance.vmm.LastLines(cid, lastLines)
+	if len(lines) == 0 {
+		return fmt.Errorf("%w; its console is empty", err)
+	}
+	return fmt.Errorf("%w; its console's last lines: %s", err, strings.Join(lines, " | "))
+}
+
+// advice says what to do about an end, if that is known.
+func (e *enclave) advice() string {
+	if e.instance.accel == qemu.KVM && strings.Contains(e.ending.Detail, "KVM") {
+		return ": KVM does not run this kernel here, use NESIM_ACCEL=auto or tcg"
+	}
+	return ""
 }
 
 // baseName is the name that nitro-cli gives an enclave by its image's file.

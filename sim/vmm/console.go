@@ -47,12 +47,16 @@ func (c *console) close() {
 	}
 }
 
+// text returns the newest of what was written.
+func (c *console) text() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return bytes.Clone(c.history.data)
+}
+
 // lastLines gives at most n of the last lines, for an error that tells why an enclave did not start.
 func (c *console) lastLines(n int) []string {
-	c.mu.Lock()
-	text := string(c.history.data)
-	c.mu.Unlock()
-	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	lines := strings.FieldsFunc(string(c.text()), func(r rune) bool { return r == '\n' || r == '\r' })
 	return lines[max(0, len(lines)-n):]
 }
 

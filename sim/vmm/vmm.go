@@ -94,6 +94,18 @@ func (v *VMM) LastLines(cid uint32, n int) []string {
 	return nil
 }
 
+// Console returns the newest text of a slot's console, if its machine is among the newest.
+func (v *VMM) Console(slotUID uint64) (text []byte, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range slices.Backward(v.recent) {
+		if m.spec.SlotUID == slotUID {
+			return m.console.text(), true
+		}
+	}
+	return nil, false
+}
+
 // PID tells the process of the newest machine that has or had the CID: its QEMU's. It is 0 where there is none.
 func (v *VMM) PID(cid uint32) int {
 	if m := v.newest(cid); m != nil {
@@ -173,6 +185,9 @@ func (m *vm) run() {
 	m.console.close()
 	m.release()
 	m.exit = hypervisor.Exit{Reason: reasons[exit.Reason], Detail: exit.Detail}
+	if m.exit.Reason == hypervisor.ExitGuest {
+		m.exit.Report(m.console.text())
+	}
 	m.vmm.cfg.Log.Info("enclave's machine ended", "cid", m.spec.CID, "why", exit)
 	close(m.done)
 }
