@@ -178,7 +178,7 @@ func (s *Switch) bindLocked(a Addr) (Addr, error) {
 	if s.closed {
 		return a, net.ErrClosed
 	}
-	if a.Port == 0 || a.Port == PortAny {
+	if (a.Port == 0 || a.Port == PortAny) && a.ContextID != CIDHypervisor {
 		for range len(s.bound) + 1 {
 			a.Port = s.nextPort
 			if s.nextPort++; s.nextPort == PortAny {

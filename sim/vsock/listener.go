@@ -18,7 +18,7 @@ type listener struct {
 }
 
 // Listen takes connections to an address: the parent's (CID 3) or, for a console, one on CID 0. With a port of
-// 0 or PortAny the switch chooses one above 1023. Accept returns a Conn.
+// 0 or PortAny the switch chooses one of the parent's above 1023; those of consoles follow from CIDs. Accept returns a Conn.
 //
 // Errors are *net.OpError and wrap EADDRNOTAVAIL (a CID that is not in this process), EADDRINUSE or net.ErrClosed.
 // Closing the listener resets the connections that wait in it; those accepted live on.

@@ -39,8 +39,9 @@ const (
 	CIDAny        uint32 = 0xffffffff // VMADDR_CID_ANY (linux/vm_sockets.h)
 	PortAny       uint32 = 0xffffffff // VMADDR_PORT_ANY (linux/vm_sockets.h): let the switch choose
 
-	// ConsolePortBase plus an enclave's CID is the port of its console on CIDHypervisor
-	// (CID_TO_CONSOLE_PORT_OFFSET of nitro-cli).
+	// ConsolePortBase plus an enclave's CID is the port of its console on CIDHypervisor (CID_TO_CONSOLE_PORT_OFFSET of
+	// nitro-cli). The sum is of 32 bits, so that CIDs close to 2^32 have small ports, 0 and PortAny among them; no two CIDs
+	// have the same.
 	ConsolePortBase uint32 = 10000
 
 	// lastReservedPort is LAST_RESERVED_PORT of Linux' af_vsock.c: chosen ports lie above it.

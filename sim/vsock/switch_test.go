@@ -453,3 +453,21 @@ func TestManyConnectionsAtOnceWhileEnclavesComeAndGo(t *testing.T) {
 	require.Empty(t, s.links)
 	require.Empty(t, s.bound)
 }
+
+// The ports of consoles follow from CIDs: none is chosen, not even where the sum is the port 0 or PortAny.
+func TestConsolesOfCIDsCloseToTheirEndAreReached(t *testing.T) {
+	s := New()
+	defer s.Close()
+	for _, cid := range []uint32{PortAny - ConsolePortBase, PortAny - ConsolePortBase + 1, CIDAny - 1, 4} {
+		addr := Addr{ContextID: CIDHypervisor, Port: cid + ConsolePortBase}
+		ln, err := s.Listen(addr)
+		require.NoError(t, err)
+		require.Equal(t, &addr, ln.Addr())
+		c, err := s.Dial(t.Context(), Addr{ContextID: CIDParent, Port: PortAny}, addr)
+		require.NoError(t, err)
+		far, err := ln.Accept()
+		require.NoError(t, err)
+		c.Close()
+		far.Close()
+	}
+}
