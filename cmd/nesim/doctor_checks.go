@@ -30,7 +30,7 @@ func examineQEMU(ctx context.Context) (setup.QEMU, finding) {
 	if err != nil {
 		return q, finding{"QEMU", fail, oneLine(err), ""} // the error says what to do
 	}
-	return q, finding{"QEMU", ok, fmt.Sprintf("%v, %s", q.Version, q.Path), ""}
+	return q, finding{"QEMU", ok, fmt.Sprintf("%v, %s, from %s", q.Version, q.Path, q.From), ""}
 }
 
 // examineDevices looks for the devices that enclaves and a primary VM are given.
@@ -97,7 +97,7 @@ func examineKernel() finding {
 		// An EIF has its own kernel: only building one needs this.
 		return finding{"enclave kernel", warn, oneLine(err), "build-enclave needs it; EIFs that are there run without"}
 	}
-	return finding{"enclave kernel", ok, fmt.Sprintf("%s, %s", kernel.Release, kernel.Image), ""}
+	return finding{"enclave kernel", ok, fmt.Sprintf("%s, %s, from %s", kernel.Release, kernel.Image, kernel.From), ""}
 }
 
 func examineModules() finding {

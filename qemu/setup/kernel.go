@@ -17,15 +17,16 @@ type Kernel struct {
 	Image   string // path of the bzImage
 	Config  string // path of its configuration, or ""
 	Modules string // folder of its modules with a modules.dep, as under /lib/modules; "" if all it needs is built in
+	From    string // where it was found, in words for people
 	Release string // as `uname -r` in the enclave will say
 }
 
 // FindKernel returns the enclave kernel to use: NESIM_KERNEL with NESIM_MODULES, else the one that fetch.sh unpacked.
 // The error is one line and says what to do.
 func FindKernel() (Kernel, error) {
-	k := Kernel{Image: os.Getenv("NESIM_KERNEL"), Modules: os.Getenv("NESIM_MODULES")}
+	k := Kernel{Image: os.Getenv("NESIM_KERNEL"), Modules: os.Getenv("NESIM_MODULES"), From: "NESIM_KERNEL"}
 	if k.Image == "" {
-		k.Image = cachedFile("kernel/vmlinuz")
+		k.Image, k.From = cachedFile("kernel/vmlinuz")
 		if k.Image == "" {
 			return Kernel{}, errors.New("no enclave kernel found: run `make deps`, or set NESIM_KERNEL (and NESIM_MODULES) to one")
 		}

@@ -82,7 +82,7 @@ func TestTheQEMUThatTheUserNamesIsTheOnlyOneConsidered(t *testing.T) {
 	fakeQEMU(t, own, "10.2.0", goodDevices)
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, QEMU{Path: own, Version: Version{10, 2, 0}, NSM: true}, q)
+	require.Equal(t, QEMU{Path: own, Version: Version{10, 2, 0}, NSM: true, From: "NESIM_QEMU"}, q)
 }
 
 func TestAGoodQEMUOnPATHGoesBeforeTheFetchedOne(t *testing.T) {
@@ -111,7 +111,7 @@ func TestAQEMUWithoutTheNSMsDeviceIsTheLastChoice(t *testing.T) {
 	host := fakeQEMU(t, filepath.Join(path, "qemu-system-x86_64"), "11.0.0", `name "vhost-user-vsock-device", bus virtio-bus`)
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, QEMU{Path: host, Version: Version{11, 0, 0}}, q)
+	require.Equal(t, QEMU{Path: host, Version: Version{11, 0, 0}, From: fromPath}, q)
 
 	fetched := fakeQEMU(t, filepath.Join(cache, "qemu/qemu-system-x86_64"), "11.1.2", goodDevices)
 	q, err = FindQEMU(t.Context())
@@ -146,20 +146,59 @@ func TestASearchThatIsGivenUpIsNoMissingQEMU(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-func TestWithoutNESIM_CACHETheFoldersAboveTheWorkingFolderAreSearched(t *testing.T) {
+// A nesim that was started in somebody's folder ran the QEMU that he had left there.
+func TestTheWorkingFolderAndThoseAboveItAreNotSearched(t *testing.T) {
 	nowhere(t)
 	t.Setenv("NESIM_CACHE", "")
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("PATH", ".:"+os.Getenv("PATH")+":a")
 	top := t.TempDir()
 	deep := filepath.Join(top, "a", "b")
 	require.NoError(t, os.MkdirAll(deep, 0o755))
-	t.Chdir(deep)
-	qemu := filepath.Join(top, ".cache/qemu/qemu-system-x86_64")
-	fakeQEMU(t, qemu, "11.0.0", goodDevices)
+	for _, dir := range []string{top, filepath.Join(top, "a"), deep} {
+		t.Chdir(dir)
+		for _, name := range []string{".cache/qemu/qemu-system-x86_64", "qemu-system-x86_64"} {
+			fakeQEMU(t, filepath.Join(dir, name), "11.0.0", goodDevices)
+		}
+		writeFile(t, filepath.Join(dir, ".cache/kernel/vmlinuz"), bzImage("6.1.0"), 0o644)
+		writeFile(t, filepath.Join(dir, ".cache/busybox/busybox"), "", 0o755)
+		_, err := FindQEMU(t.Context())
+		require.ErrorContains(t, err, "no QEMU")
+		_, err = FindKernel()
+		require.ErrorContains(t, err, "no enclave kernel found")
+		_, err = FindBusybox()
+		require.ErrorContains(t, err, "no busybox found")
+	}
+}
 
+func TestAProgramFindsThePartsOfItsOwnCheckout(t *testing.T) {
+	nowhere(t)
+	t.Setenv("NESIM_CACHE", "")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Chdir(t.TempDir())
+	top := t.TempDir()
+	exe := filepath.Join(top, "bin", "nesim")
+	executable = func() (string, error) { return exe, nil }
+	defer func() { executable = os.Executable }()
+	qemu := fakeQEMU(t, filepath.Join(top, ".cache/qemu/qemu-system-x86_64"), "11.0.0", goodDevices)
+	_, err := FindQEMU(t.Context())
+	require.ErrorContains(t, err, "no QEMU", "installed in some prefix, which is no checkout")
+
+	writeFile(t, filepath.Join(top, "go.mod"), "module nesim", 0o644)
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, qemu, q.Path)
+	require.Equal(t, fromCheckout, q.From)
+
+	require.NoError(t, os.Chmod(filepath.Dir(qemu), 0o777))
+	_, err = FindQEMU(t.Context())
+	require.ErrorContains(t, err, "no QEMU", "anybody could have put it there")
+	require.NoError(t, os.Chmod(filepath.Dir(qemu), 0o755))
+	if os.Getuid() == 0 {
+		require.NoError(t, os.Chown(qemu, 65534, 65534))
+		_, err = FindQEMU(t.Context())
+		require.ErrorContains(t, err, "no QEMU", "another user's")
+	}
 }
 
 func TestTheUsersCacheFolderIsSearchedLast(t *testing.T) {
@@ -192,7 +231,7 @@ func TestTheFetchedKernelComesWithItsModules(t *testing.T) {
 		Image:   filepath.Join(dir, "vmlinuz"),
 		Config:  filepath.Join(dir, "config"),
 		Modules: filepath.Join(dir, "modules"),
-		Release: "6.12.1-cloud",
+		From:    "NESIM_CACHE", Release: "6.12.1-cloud",
 	}, k)
 	order, err := k.LoadOrder("b")
 	require.NoError(t, err)
@@ -213,7 +252,7 @@ func TestAnOwnKernelMayHaveEverythingBuiltIn(t *testing.T) {
 	writeFile(t, own, bzImage("4.14.256"), 0o644)
 	k, err := FindKernel()
 	require.NoError(t, err)
-	require.Equal(t, Kernel{Image: own, Release: "4.14.256"}, k)
+	require.Equal(t, Kernel{Image: own, From: "NESIM_KERNEL", Release: "4.14.256"}, k)
 	order, err := k.LoadOrder("vsock")
 	require.NoError(t, err)
 	require.Empty(t, order)

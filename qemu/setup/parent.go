@@ -15,7 +15,7 @@ func FindBusybox() (string, error) {
 		}
 		return path, nil
 	}
-	if path := cachedFile("busybox/busybox"); path != "" {
+	if path, _ := cachedFile("busybox/busybox"); path != "" {
 		return path, nil
 	}
 	return "", errors.New("no busybox found for the primary VM: run `make deps`, or set NESIM_BUSYBOX to a static one")
@@ -24,7 +24,7 @@ func FindBusybox() (string, error) {
 // FindSample returns the path of the NE driver's sample program, ne_ioctl_sample.c, that fetch.sh --conformance took
 // out of the kernel's source.
 func FindSample() (string, error) {
-	if path := cachedFile("sample/ne_ioctl_sample.c"); path != "" {
+	if path, _ := cachedFile("sample/ne_ioctl_sample.c"); path != "" {
 		return path, nil
 	}
 	return "", errors.New("ne_ioctl_sample.c is not there: `make test` fetches it, by qemu/setup/fetch.sh --conformance")

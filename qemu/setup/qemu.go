@@ -29,7 +29,8 @@ const probeTimeout = 30 * time.Second
 type QEMU struct {
 	Path    string // the program to start, absolute
 	Version Version
-	NSM     bool // it has NSMDevice
+	NSM     bool   // it has NSMDevice
+	From    string // where it was found, in words for people
 }
 
 // Version is QEMU's release: major, minor, micro.
@@ -56,16 +57,18 @@ func FindQEMU(ctx context.Context) (QEMU, error) {
 		if err != nil {
 			return QEMU{}, fmt.Errorf("NESIM_QEMU: %w; set it to another QEMU, or unset it and run `make deps`", err)
 		}
+		q.From = "NESIM_QEMU"
 		return q, nil
 	}
 	var unfit error
 	var second QEMU // without an NSM
-	for _, find := range []func() string{onPath, inCache} {
-		path := find()
+	for _, find := range []func() (path, from string){onPath, inCache} {
+		path, from := find()
 		if path == "" {
 			continue
 		}
 		q, err := probe(ctx, path)
+		q.From = from
 		switch {
 		case err == nil && q.NSM:
 			return q, nil
@@ -86,15 +89,15 @@ func FindQEMU(ctx context.Context) (QEMU, error) {
 	return QEMU{}, fmt.Errorf("no QEMU >= %v found: run `make deps`, or set NESIM_QEMU to one", MinVersion)
 }
 
-func onPath() string {
-	path, err := exec.LookPath("qemu-system-x86_64")
+func onPath() (path, from string) {
+	path, err := exec.LookPath("qemu-system-x86_64") // never in the working folder: exec.ErrDot
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	return path
+	return path, fromPath
 }
 
-func inCache() string { return cachedFile("qemu/qemu-system-x86_64") }
+func inCache() (path, from string) { return cachedFile("qemu/qemu-system-x86_64") }
 
 // probe checks that the program at path is a QEMU that will do.
 func probe(ctx context.Context, path string) (QEMU, error) {
