@@ -130,6 +130,17 @@ func TestPairsThatDifferInCaseAloneAreComparedAll(t *testing.T) {
 	}
 }
 
+func TestSecureTransportIsTLS(t *testing.T) {
+	p, err := readPolicy(`{"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"},
+		{"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}`)
+	require.NoError(t, err)
+	a := request(nil, nil)
+	require.Equal(t, denied, p.decide(a))
+	require.Contains(t, p.explain(a), `statement 2 denies it: Bool aws:SecureTransport wants "false", the request has "false"`)
+	a.secure = true
+	require.Equal(t, allowed, p.decide(a))
+}
+
 // FuzzEvaluator evaluates any policy for any request. An unconditional Deny wins over whatever there is, a verdict other
 // than allowed is explained in text that a log can hold, and the explanation is the same every time.
 func FuzzEvaluator(f *testing.F) {
