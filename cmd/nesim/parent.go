@@ -93,6 +93,6 @@ func attach(ctx context.Context, c *daemon.Client, cfg *primary.Config) error {
 	if err != nil {
 		return err
 	}
-	cfg.PCISocket, cfg.Vsock = about.PCISocket, c.AttachParent
+	cfg.PCISocket, cfg.Vsock, cfg.InstanceID = about.PCISocket, c.AttachParent, about.InstanceID
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nesim/nesim/sim/instance"
 )
 
 func TestACommandRunsInAPrimaryVM(t *testing.T) {
@@ -24,12 +26,14 @@ func TestACommandRunsInAPrimaryVM(t *testing.T) {
 	sent := strings.Repeat("a line of input\n", 10_000)
 	stdout, stderr, err := u.run(sent, "parent", "--accel", "tcg", "--root", root, "--copy", copied, "--copy", copied+":/opt/there",
 		"--hugepages", "64", "--exec",
-		`cat /etc/motto copied /opt/there; cat /sys/module/nitro_enclaves/parameters/ne_cpus; test -c /dev/nitro_enclaves &&
+		`cd /sys/devices/virtual/dmi/id && cat board_asset_tag sys_vendor product_name bios_vendor board_vendor chassis_asset_tag &&
+		cut -c 1-3 product_uuid && cd && cat /etc/motto copied /opt/there; cat /sys/module/nitro_enclaves/parameters/ne_cpus; test -c /dev/nitro_enclaves &&
 		cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages && echo to the other >&2 && cat; exit 42`)
 	exit := (*exec.ExitError)(nil)
 	require.ErrorAs(t, err, &exit, stderr)
 	require.Equal(t, 42, exit.ExitCode())
-	require.Equal(t, "of the root folder\nof the copy\nof the copy\n2-3\n32\n"+sent, stdout)
+	instance := instance.InstanceID + "\nAmazon EC2\nm5.xlarge\nAmazon EC2\nAmazon EC2\nAmazon EC2\nec2\n"
+	require.Equal(t, instance+"of the root folder\nof the copy\nof the copy\n2-3\n32\n"+sent, stdout)
 	require.Equal(t, "to the other\n", stderr)
 	require.Empty(t, u.processes("vfio-user-pci"))
 }

@@ -39,6 +39,8 @@ type About struct {
 	QEMU      string `json:"QEMU"`
 	Accel     string `json:"Accel"`
 	CPUPool   string `json:"CPUPool"`
+	// InstanceID is the parent's EC2 instance ID.
+	InstanceID string `json:"InstanceID"`
 
 	ThreadsPerCore int `json:"ThreadsPerCore"`
 }

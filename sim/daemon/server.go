@@ -179,6 +179,7 @@ func (s *server) about(w http.ResponseWriter, _ *http.Request) error {
 	answer(w, http.StatusOK, About{
 		PID: os.Getpid(), Version: s.cfg.Version, Dir: s.cfg.Dir, PCISocket: s.cfg.Instance.PCISocket,
 		QEMU: qemu, Accel: accel, CPUPool: s.inst.CPUPool(), ThreadsPerCore: s.inst.ThreadsPerCore(),
+		InstanceID: s.inst.ID(),
 	})
 	return nil
 }

@@ -244,6 +244,9 @@ func (i *Instance) QEMU() (version, accel string) { return i.qemu.Version.String
 // ThreadsPerCore is how many CPUs a core of the parent has: enclaves are given whole cores.
 func (i *Instance) ThreadsPerCore() int { return i.cfg.ThreadsPerCore }
 
+// ID is the parent's EC2 instance ID.
+func (i *Instance) ID() string { return i.cfg.ID }
+
 // CPUPool is the list of CPUs that enclaves are given.
 func (i *Instance) CPUPool() string { return i.driver.CPUs() }
 

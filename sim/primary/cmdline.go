@@ -32,6 +32,7 @@ func (c *Config) arguments(accel qemu.Accel) []string {
 		"-device", "pvpanic-pci",
 		"-device", "virtio-serial-pci",
 	}
+	args = append(args, c.smbios()...)
 	args = append(args, c.device()...)
 	args = append(args, c.memory()...)
 	for i, name := range ports {

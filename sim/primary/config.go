@@ -27,6 +27,9 @@ type Config struct {
 	// Vsock connects to the vhost-user back end of the VM's vsock device. nil: the VM has no vsock.
 	Vsock func(context.Context) (*os.File, error)
 
+	// InstanceID is the EC2 instance ID that the VM's SMBIOS tables have; empty: they are QEMU's own.
+	InstanceID string
+
 	CPUs           int    // default 4
 	ThreadsPerCore int    // default 2, as on EC2's x86 instances
 	CPUPool        string // a CPU list, for the NE driver's parameter ne_cpus; default: all but the first core

@@ -62,7 +62,10 @@ func TestDefaultsFitTogether(t *testing.T) {
 	cfg = Config{CPUs: 8, ThreadsPerCore: 1, MemoryMiB: 4096, HugeMiB: 512, HugeGiB: 1, FarMiB: 128, CPUPool: "3"}
 	require.NoError(t, cfg.setDefaults())
 	require.Equal(t, "3", cfg.CPUPool)
+	require.NotContains(t, cfg.arguments("tcg"), "-smbios")
+	cfg.InstanceID = "i-1,asset=x"
 	args := strings.Join(cfg.arguments("tcg"), " ")
+	require.Contains(t, args, "-smbios type=2,manufacturer=Amazon EC2,asset=i-1,,asset=x ")
 	require.Contains(t, args, "-smp 8,sockets=1,cores=8,threads=1")
 	require.Contains(t, args, "-m 4224 ")
 	require.Contains(t, args, "hugepagesz=1G hugepages=0:1 hugepagesz=2M hugepages=0:256,1:32")
