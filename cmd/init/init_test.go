@@ -120,6 +120,7 @@ func FuzzWorkload(f *testing.F) {
 	f.Add("/app\n-v\n", "A=1\nB=two words\n", "/srv\n", "1000\n100\n7\n")
 	f.Add("app", "", "", "")
 	f.Add("\n", "\n\n", "\n", "-1\n")
+	f.Add("0", "\n", "\n", "") // a working directory without a name
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, cmd, env, workdir, user string) {
 		for name, text := range map[string]string{"cmd": cmd, "env": env, "workdir": workdir, "user": user} {

@@ -41,7 +41,9 @@ func readWorkload(dir string) (w program, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return w, err
 	}
-	w.dir = strings.Join(append(workdir, "/")[:1], "")
+	if w.dir = "/"; len(workdir) > 0 && workdir[0] != "" {
+		w.dir = workdir[0]
+	}
 	user, err := readLines(dir + "/user")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return w, err

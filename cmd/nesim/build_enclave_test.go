@@ -139,6 +139,8 @@ func TestAnEnclaveStartsAsItsContainerImageSays(t *testing.T) {
 	},
 		imageFile{name: "opt/bin/facts", mode: 0o755, text: string(program)},
 		imageFile{name: "work", link: "srv", mode: 0o777},
+		imageFile{name: "tmp", link: "nowhere/tmp", mode: 0o777}, // init would mount on nothing
+		imageFile{name: "run", mode: 0o644, text: "a file"},
 		imageFile{name: "srv/data", mode: 0o644},
 		imageFile{name: "etc/passwd", mode: 0o644, text: "web:x:1000:100::/home/web:/bin/sh\n"},
 		imageFile{name: "etc/group", mode: 0o644, text: "users:x:100:\naudio:x:29:web\n"},

@@ -30,16 +30,18 @@ type item struct {
 }
 
 // scan lists a layer, an uncompressed tar archive. Contents that do not lie in it as they are, those of sparse files,
-// are written out into the spool. xattrs tells whether there are extended attributes that matter.
+// are written out into the spool, once the sizes of all files are known to be bearable. xattrs tells whether there are
+// extended attributes that matter.
 func (t *tree) scan(ctx context.Context, data *io.SectionReader, s *spool) (items []item, xattrs bool, err error) {
+	sparse := map[int]*file{} // by where they stand
 	r := tar.NewReader(data)
-	for {
+	for n := 0; ; n++ {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
 		}
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return items, xattrs, nil
+			return items, xattrs, expand(ctx, data, sparse, s)
 		}
 		if err != nil {
 			return nil, false, fmt.Errorf("its archive is damaged: %w", err)
@@ -53,7 +55,11 @@ func (t *tree) scan(ctx context.Context, data *io.SectionReader, s *spool) (item
 			err = t.size(h.Size)
 		}
 		if err == nil && f != nil && f.mode.IsRegular() {
-			f.data, err = content(ctx, h, r, data, s)
+			if isSparse(h) {
+				sparse[n] = f
+			} else {
+				f.data, err = content(h, data)
+			}
 		}
 		if err != nil {
 			return nil, false, fmt.Errorf("%.100s: %w", name, err)
@@ -109,15 +115,18 @@ func fileOf(h *tar.Header) (*file, error) {
 	return f, nil
 }
 
-// content returns a reader of a regular file's content, which r has come to.
-func content(ctx context.Context, h *tar.Header, r *tar.Reader, data *io.SectionReader, s *spool) (*io.SectionReader, error) {
-	sparse := h.Typeflag == tar.TypeGNUSparse
+// isSparse tells whether a regular file's content has holes, which are not in the archive.
+func isSparse(h *tar.Header) bool {
 	for key := range h.PAXRecords {
-		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
 	}
-	if sparse {
-		return s.add(ctx, r, func(int) {})
-	}
+	return h.Typeflag == tar.TypeGNUSparse
+}
+
+// content returns a reader of a regular file's content, which data has come to.
+func content(h *tar.Header, data *io.SectionReader) (*io.SectionReader, error) {
 	offset, err := data.Seek(0, io.SeekCurrent)
 	if err == nil && h.Size > data.Size()-offset {
 		err = errors.New("it is cut off")
@@ -126,6 +135,26 @@ func content(ctx context.Context, h *tar.Header, r *tar.Reader, data *io.Section
 		return nil, err
 	}
 	return io.NewSectionReader(data, offset, h.Size), nil
+}
+
+// expand writes the contents of sparse files out.
+func expand(ctx context.Context, data *io.SectionReader, sparse map[int]*file, s *spool) error {
+	r := tar.NewReader(io.NewSectionReader(data, 0, data.Size()))
+	for n := 0; len(sparse) > 0; n++ {
+		h, err := r.Next()
+		if err != nil {
+			return fmt.Errorf("its archive is damaged: %w", err)
+		}
+		f := sparse[n]
+		if f == nil {
+			continue
+		}
+		if f.data, err = s.add(ctx, r, func(int) {}); err != nil {
+			return fmt.Errorf("%.100s: %w", inside(h.Name), err)
+		}
+		delete(sparse, n)
+	}
+	return nil
 }
 
 // apply applies a layer. Its whiteouts come first, wherever they stand in it, as they are about the layers below alone.

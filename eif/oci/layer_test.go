@@ -144,14 +144,18 @@ func TestSparseFilesAreBoundedByWhatResults(t *testing.T) {
 	tr, s := newTree(), &spool{dir: t.TempDir(), limit: 1 << 30}
 	tr.limit = 200 << 20
 	defer s.Close()
-	layer := sparseLayer(64<<20, 4)
-	_, _, err := tr.scan(t.Context(), section(layer), s)
-	require.EqualError(t, err, "sparse3: the image's files are longer than the limit of 200 MiB in all, which an enclave's memory would have to hold")
+	_, _, err := tr.scan(t.Context(), section(sparseLayer(64<<20, 3)), s)
+	require.NoError(t, err)
 	var st unix.Stat_t
 	require.NoError(t, unix.Fstat(int(s.file.Fd()), &st))
 	require.EqualValues(t, 3*64<<20, st.Size)
 	require.Less(t, st.Blocks*512, int64(2<<20), "holes take no room")
 
+	tr, s = newTree(), &spool{dir: t.TempDir(), limit: 1 << 30}
+	tr.limit = 200 << 20
+	_, _, err = tr.scan(t.Context(), section(sparseLayer(64<<20, 4)), s)
+	require.Nil(t, s.file, "nothing is unpacked")
+	require.EqualError(t, err, "sparse3: the image's files are longer than the limit of 200 MiB in all, which an enclave's memory would have to hold")
 	require.Contains(t, refused(t, saveUncompressed(t, v1.Config{Cmd: []string{"/app"}}, sparseLayer(1<<40, 1))),
 		"layer 1: sparse0: it is 1.0 TiB long: a file in a ramdisk has less than 4 GiB")
 }
@@ -199,11 +203,22 @@ func (e *endingReader) ReadAt(p []byte, offset int64) (int, error) {
 	return e.ReaderAt.ReadAt(p, offset)
 }
 
+func TestFilesAndNamesAreBounded(t *testing.T) {
+	layer := tarOf(t, regular("a", ""), regular("b", ""))
+	for want, tr := range map[string]*tree{
+		"it has more than 1048576 files":                {root: newTree().root, limit: 1, files: maxFiles - 1},
+		"its file names are longer than 256 MiB in all": {root: newTree().root, limit: 1, names: maxNames - 1},
+	} {
+		_, _, err := tr.scan(t.Context(), section(layer), &spool{dir: t.TempDir()})
+		require.ErrorContains(t, err, want)
+	}
+}
+
 func TestLinksAreFollowedSoOftenInAll(t *testing.T) {
 	tr := newTree()
 	tr.links = maxWalks - 1
 	require.NoError(t, tr.apply(t.Context(), []item{{name: "d", file: directory()}, {name: "l", file: link("d")}, {name: "l/1", file: directory()}}))
-	require.ErrorContains(t, tr.apply(t.Context(), []item{{name: "l/2", file: directory()}}), "lead through more than 4194304 symbolic links in all")
+	require.ErrorContains(t, tr.apply(t.Context(), []item{{name: "l/2", file: directory()}}), "lead through symbolic links of more than 256 MiB in all")
 }
 
 func TestLayersThatMakeNoSenseAreRefused(t *testing.T) {

@@ -20,7 +20,7 @@ const (
 	maxFiles = 1 << 20   // files, and entries of all layers
 	maxNames = 256 << 20 // bytes of all their names
 	maxName  = 4096      // bytes of a name (PATH_MAX in linux/limits.h)
-	maxWalks = 4 << 20   // symbolic links followed on the way to all files
+	maxWalks = 256 << 20 // bytes of the targets of all symbolic links followed on the way to files
 )
 
 // file is what names stand for; hard links are names of one file.
@@ -51,7 +51,7 @@ type tree struct {
 	root         *node
 	files, names int   // made so far, also those that are gone
 	bytes, limit int64 // of the contents of all files so far, and how many they may be
-	links        int   // symbolic links followed so far
+	links        int   // bytes of the targets of symbolic links followed so far
 }
 
 func newTree() *tree { return &tree{root: newNode(directory()), limit: maxSize} }
@@ -137,8 +137,8 @@ func (t *tree) walk(path string, how int) (*place, error) {
 			if links++; links > maxLinks {
 				return nil, fmt.Errorf("%.100q leads through more than %d symbolic links", path, maxLinks)
 			}
-			if t.links++; t.links > maxWalks {
-				return nil, fmt.Errorf("its files lead through more than %d symbolic links in all", maxWalks)
+			if t.links += len(n.file.target); t.links > maxWalks {
+				return nil, fmt.Errorf("its files lead through symbolic links of more than %d MiB in all", maxWalks>>20)
 			}
 			if strings.HasPrefix(n.file.target, "/") {
 				above = above[:1]
