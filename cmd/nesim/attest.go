@@ -51,7 +51,7 @@ func attestRoot() *cobra.Command {
 				_, err = cmd.OutOrStdout().Write(root.Root().Raw)
 				return err
 			}
-			return fmt.Errorf("no format %q: choose pem or der", format)
+			return fmt.Errorf("unknown format %q: choose pem or der", format)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "pem", "output format: pem or der")

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -76,7 +77,7 @@ func attestDocument() *cobra.Command {
 		}
 		signed, err := module.Attestation(fields.userData, fields.nonce, fields.publicKey)
 		if err != nil {
-			return fmt.Errorf("make the document: %w", err)
+			return fmt.Errorf("create the document: %w", err)
 		}
 		if text {
 			signed = append([]byte(base64.StdEncoding.EncodeToString(signed)), '\n')
@@ -85,7 +86,7 @@ func attestDocument() *cobra.Command {
 			return files.Write(output, signed, 0o644)
 		}
 		if !text && isTerminal(cmd.OutOrStdout()) {
-			return fmt.Errorf("a document is binary: give --output FILE or --base64")
+			return errors.New("the document is binary: give --output FILE or --base64")
 		}
 		_, err = cmd.OutOrStdout().Write(signed)
 		return err

@@ -81,7 +81,7 @@ func decodeText(content []byte, text string) (signed []byte, encoding string, er
 	if bytes.ContainsFunc(content, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\r\n", r) || r > '~' }) {
 		return content, "", nil // binary: the verifier's error says what is wrong
 	}
-	return nil, "", errors.New("is no attestation document: want a COSE_Sign1 structure, as it is or in base64, base64url or hex")
+	return nil, "", errors.New("is not an attestation document: want a COSE_Sign1 structure, plain or in base64, base64url or hex")
 }
 
 // looksSigned reports whether bytes begin as a COSE_Sign1 structure, untagged or tagged (RFC 9052, section 4.2). No text

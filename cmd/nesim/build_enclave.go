@@ -34,16 +34,17 @@ func buildEnclave() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build-enclave (--docker-uri IMAGE | --rootfs DIR) --output-file FILE",
 		Short: "Build an Enclave Image File from an image or a folder",
-		Long: "Pack a container image or a folder into an Enclave Image File, with a kernel and an init.\n\n" +
-			"The image is one that the local container engine has (DOCKER_HOST, else Docker's socket), or one in a\n" +
-			"registry; or it is a file: a docker save or OCI archive, or an OCI layout folder, with the tag of one of\n" +
-			"several images behind a colon. As with nitro-cli the enclave runs its CMD, or its ENTRYPOINT if it has no\n" +
-			"CMD, in its environment, as root and in /; the --honor flags take more of what the image says.\n\n" +
-			"The folder of --rootfs is the enclave's root directory, but for two files at its top: cmd holds the\n" +
-			"workload's arguments, one a line, and env its environment, one KEY=VALUE a line.\n\n" +
-			"What can never run, like a workload that is missing or whose dynamic linker is, is refused.\n\n" +
-			"Kernel and init are nesim's own; --blobs-dir, or NITRO_CLI_BLOBS, names a folder with others, in the layout\n" +
-			"of nitro-cli's. The same input gives the same file, to the byte; SOURCE_DATE_EPOCH is its build time.",
+		Long: "Build an Enclave Image File from a container image or a folder, with a kernel and an init.\n\n" +
+			"The image is in the local container engine (DOCKER_HOST, else Docker's socket) or in a registry, or it is a\n" +
+			"file: a docker save or OCI archive, or an OCI layout folder. :TAG after the file chooses one of several\n" +
+			"images. As with nitro-cli, the enclave runs the image's CMD, or its ENTRYPOINT if it has no CMD, with its\n" +
+			"environment, as root and in /. The --honor flags apply more of the image's configuration.\n\n" +
+			"The folder of --rootfs is the enclave's root directory, except for two files in it: cmd holds the arguments\n" +
+			"of the workload, one per line, and env its environment, one KEY=VALUE per line.\n\n" +
+			"A workload that can never run, for example because its dynamic linker is missing, is refused.\n\n" +
+			"nesim supplies the kernel and the init. --blobs-dir, or NITRO_CLI_BLOBS, names a folder with other ones, in\n" +
+			"the layout of nitro-cli's. The same input gives the same file, byte for byte; its build time is\n" +
+			"SOURCE_DATE_EPOCH, else 1970.",
 		Example: "  nesim build-enclave --docker-uri hello:latest --output-file hello.eif\n" +
 			"  nesim build-enclave --docker-uri hello:latest --docker-dir ./hello --output-file hello.eif\n" +
 			"  nesim build-enclave --docker-uri ./hello.tar --output-file hello.eif\n" +
@@ -147,7 +148,7 @@ func (b *builder) build(ctx context.Context) (m eif.Measurements, err error) {
 	return m, errcode.Wrap(errcode.EIFBuilding, err)
 }
 
-// note tells what the user should know and is no error.
+// note prints what the user should know but is not an error.
 func (b *builder) note(line string) { b.progress.say("note: " + line) }
 
 // platform finds the kernel and what belongs to it.
@@ -165,7 +166,7 @@ func (b *builder) platform() error {
 			return err
 		}
 	case b.modules != "":
-		return errors.New("--modules are those of another kernel: give --kernel too")
+		return errors.New("--modules needs --kernel: give both")
 	default:
 		kernel, err := setup.FindKernel()
 		if err != nil {
@@ -256,7 +257,7 @@ func imageName(image, source string) string {
 // dockerBuild has docker build a folder's Dockerfile.
 func dockerBuild(ctx context.Context, name, dir string, p *progress) error {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return fmt.Errorf("--docker-dir %s: there is no such folder", dir)
+		return fmt.Errorf("--docker-dir %s: no such folder", dir)
 	}
 	cmd := exec.CommandContext(ctx, "docker", "build", "--tag", name, dir)
 	cmd.Stdout, cmd.Stderr = p, p

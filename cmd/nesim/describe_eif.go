@@ -26,7 +26,7 @@ func describeEIF() *cobra.Command {
 						"nitro-cli may refuse to describe such a file; sign-eif and build-enclave write none\n", described.Stray, path)
 				}
 				err = errors.Join(show(cmd, described, func(p *printer) {
-					tell(p, described)
+					printImage(p, described)
 					if m, merr := machineOf(cmd.Context(), path); merr == nil {
 						p.fields([2]string{"machine", m.String()})
 					}
@@ -77,8 +77,8 @@ func imageCode(d *eif.Description, err error) errcode.Code {
 	return errcode.EIFParsing
 }
 
-// tell writes a description for people.
-func tell(p *printer, d *eif.Description) {
+// printImage prints a description for people.
+func printImage(p *printer, d *eif.Description) {
 	p.fields([2]string{"image", text(d.ImageName)}, [2]string{"version", text(d.ImageVersion)},
 		[2]string{"EIF version", strconv.Itoa(int(d.Version))})
 	p.measurements(d.Measurements)

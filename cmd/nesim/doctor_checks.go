@@ -36,7 +36,7 @@ func examineQEMU(ctx context.Context) (setup.QEMU, finding) {
 // examineDevices looks for the devices that enclaves and a primary VM are given.
 func examineDevices(ctx context.Context, q setup.QEMU) (findings []finding) {
 	if q.Path == "" {
-		return nil // told already
+		return nil // reported already
 	}
 	has, err := q.Devices(ctx)
 	if err != nil {
@@ -50,9 +50,9 @@ func examineDevices(ctx context.Context, q setup.QEMU) (findings []finding) {
 		{"vhost-user-test-device", "enclaves have no NSM", fail},
 		{"vfio-user-pci", "nesim parent does not run", warn},
 	} {
-		f := finding{device.name, ok, "QEMU has it", ""}
+		f := finding{device.name, ok, "available", ""}
 		if !has[device.name] {
-			f = finding{device.name, device.status, "QEMU does not have it, so " + device.without, "take another QEMU: make deps fetches one, NESIM_QEMU names one"}
+			f = finding{device.name, device.status, "missing in this QEMU, so " + device.without, "use another QEMU: run make deps to fetch one, or set NESIM_QEMU"}
 		}
 		findings = append(findings, f)
 	}
@@ -73,18 +73,18 @@ func examineKVM(q setup.QEMU) finding {
 		if accel == qemu.KVM {
 			bad = fail
 		}
-		return finding{"KVM", bad, oneLine(err) + ", and TCG is some ten times slower", "load kvm_intel or kvm_amd and join the group kvm, or be content with TCG"}
+		return finding{"KVM", bad, oneLine(err) + ": enclaves run with TCG, about ten times slower", "to use KVM, load kvm_intel or kvm_amd and join the group kvm"}
 	}
 	f.Close()
 	kernel, _ := setup.FindKernel() // as the daemon does
 	found, file, known := qemu.Probe{Binary: q.Path, Kernel: kernel.Image}.Remembered()
-	again := "remove " + file + ", or run an enclave by a daemon with --accel kvm, to have it tried again"
+	again := "remove " + file + ", or start the daemon with --accel kvm, to try KVM again"
 	when := found.When.Format(time.RFC3339)
 	switch {
 	case !known:
-		return finding{"KVM", ok, "/dev/kvm opens; whether it runs a kernel is found out when the first enclave starts", ""}
+		return finding{"KVM", ok, "/dev/kvm opens; the first enclave shows whether it runs a kernel", ""}
 	case found.Works:
-		return finding{"KVM", ok, "/dev/kvm runs a kernel, as was found out at " + when, ""}
+		return finding{"KVM", ok, "/dev/kvm ran a kernel at " + when, ""}
 	case accel == qemu.KVM:
 		return finding{"KVM", fail, "NESIM_ACCEL is kvm, and KVM did not work at " + when + ": " + found.Why, "set NESIM_ACCEL to auto or tcg; " + again}
 	}
@@ -95,7 +95,7 @@ func examineKernel() finding {
 	kernel, err := setup.FindKernel()
 	if err != nil {
 		// An EIF has its own kernel: only building one needs this.
-		return finding{"enclave kernel", warn, oneLine(err), "build-enclave needs it; EIFs that are there run without"}
+		return finding{"enclave kernel", warn, oneLine(err), "only build-enclave needs it"}
 	}
 	return finding{"enclave kernel", ok, fmt.Sprintf("%s, %s, from %s", kernel.Release, kernel.Image, kernel.From), ""}
 }
@@ -103,14 +103,14 @@ func examineKernel() finding {
 func examineModules() finding {
 	kernel, err := setup.FindKernel()
 	if err != nil {
-		return finding{"kernel modules", warn, "there is no enclave kernel that could have some", "see the line above"}
+		return finding{"kernel modules", warn, "no enclave kernel", "see the line above"}
 	}
 	paths, err := kernel.LoadOrder(pack.Modules...)
 	if err != nil {
-		return finding{"kernel modules", warn, oneLine(err), "name the folder that belongs to the kernel with NESIM_MODULES, or run make deps"}
+		return finding{"kernel modules", warn, oneLine(err), "set NESIM_MODULES to the folder of the kernel's modules, or run make deps"}
 	}
 	if len(paths) == 0 {
-		return finding{"kernel modules", ok, "none, all that is needed must be built in", ""}
+		return finding{"kernel modules", ok, "none: the kernel must have everything built in", ""}
 	}
 	return finding{"kernel modules", ok, fmt.Sprintf("%d in %s", len(paths), kernel.Modules), ""}
 }
@@ -120,14 +120,14 @@ func examineVsock() finding {
 	wanted := envOr("NESIM_VSOCK", "user")
 	switch wanted {
 	case "user":
-		return finding{"vsock", ok, "in user space: the host's kernel has no part in it", ""}
+		return finding{"vsock", ok, "in user space: needs nothing from the host's kernel", ""}
 	case "vhost":
 	default:
-		return finding{"vsock", fail, fmt.Sprintf("NESIM_VSOCK is %q", wanted), "set it to user or vhost, or not at all"}
+		return finding{"vsock", fail, fmt.Sprintf("NESIM_VSOCK is %q", wanted), "set it to user or vhost, or unset it"}
 	}
 	f, err := os.OpenFile("/dev/vhost-vsock", os.O_RDWR, 0)
 	if err != nil {
-		return finding{"vsock", fail, oneLine(err), "load the module vhost_vsock and give yourself access, or set NESIM_VSOCK to user"}
+		return finding{"vsock", fail, oneLine(err), "load the module vhost_vsock and allow yourself access to the device, or set NESIM_VSOCK=user"}
 	}
 	f.Close()
 	return finding{"vsock", ok, "/dev/vhost-vsock opens", ""}
@@ -147,7 +147,7 @@ func examineOpenFiles() finding {
 		return finding{"open files", warn, oneLine(err), ""}
 	}
 	// Go raises the soft limit to the hard one in every program.
-	f := finding{"open files", ok, fmt.Sprintf("%d at a time", limit.Max), ""}
+	f := finding{"open files", ok, fmt.Sprintf("limit %d", limit.Max), ""}
 	if limit.Max < enoughFiles {
 		f.Status, f.Do = warn, fmt.Sprintf("raise it to %d for several enclaves: ulimit -Hn", enoughFiles)
 	}
@@ -185,9 +185,9 @@ func examineDaemon(ctx context.Context) finding {
 	case absent(err):
 		return finding{"daemon", ok, "not running: the first command that needs it starts it", ""}
 	case err != nil:
-		return finding{"daemon", fail, "does not answer: " + oneLine(err), "read nesim.log in " + daemon.Dir() + ", and end the daemon: nesim shutdown"}
+		return finding{"daemon", fail, "does not answer: " + oneLine(err), "read nesim.log in " + daemon.Dir() + ", and stop the daemon with nesim shutdown"}
 	case about.Version != version():
-		return finding{"daemon", warn, fmt.Sprintf("is of version %s, this is %s", about.Version, version()), "nesim shutdown ends it, and its enclaves"}
+		return finding{"daemon", warn, fmt.Sprintf("version %s, while this program is %s", about.Version, version()), "nesim shutdown stops it and its enclaves"}
 	}
 	return finding{"daemon", ok, fmt.Sprintf("process %d, QEMU %s, %s, CPU pool %s", about.PID, about.QEMU, about.Accel, about.CPUPool), ""}
 }
@@ -199,7 +199,7 @@ func examineMemory() finding {
 	case err != nil:
 		return finding{"memory", warn, oneLine(err), ""}
 	case host.Available < littleMemory:
-		f.Status, f.Do = fail, "end something: an enclave needs 64 MiB and four times its image at least"
+		f.Status, f.Do = fail, "free some: an enclave needs at least 64 MiB and four times its image"
 	case host.Available < goodMemory:
 		f.Status, f.Do = warn, "enough for a small enclave only"
 	}
@@ -215,7 +215,7 @@ func examineSpace(name, dir string) finding {
 	free := fs.Bavail * uint64(fs.Bsize)
 	f := finding{name, ok, fmt.Sprintf("%d MiB free in %s", free/mib, dir), ""}
 	if free < littleSpace {
-		f.Status, f.Do = warn, "make room there"
+		f.Status, f.Do = warn, "free some space there"
 	}
 	return f
 }

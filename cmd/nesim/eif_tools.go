@@ -43,7 +43,7 @@ func eifInspect() *cobra.Command {
 			kernel := image.Kernel()
 			types, why := vmm.MachineTypes(cmd.Context(), kernel, kernel.Size())
 			inspected := inspected{content, machine{types, why}}
-			return show(cmd, inspected, func(p *printer) { tellContent(p, inspected) })
+			return show(cmd, inspected, func(p *printer) { printContent(p, inspected) })
 		},
 	}
 }
@@ -97,7 +97,7 @@ func eifDiff() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = show(cmd, difference, func(p *printer) { tellDifference(p, difference) })
+			err = show(cmd, difference, func(p *printer) { printDifference(p, difference) })
 			if err == nil && exit && !difference.Same() {
 				err = errors.New("the images differ")
 			}
@@ -136,8 +136,8 @@ func diffFiles(ctx context.Context, a, b string) (*inspect.Difference, error) {
 	return difference, errcode.Wrap(errcode.FileOperationFailure, err)
 }
 
-// tellContent writes what is in an image for people.
-func tellContent(p *printer, c inspected) {
+// printContent writes what is in an image for people.
+func printContent(p *printer, c inspected) {
 	kernel := string(c.Kernel.Format)
 	if c.Kernel.Release != "" {
 		kernel += ", " + c.Kernel.Release
@@ -171,8 +171,8 @@ func tellContent(p *printer, c inspected) {
 	}
 }
 
-// tellDifference writes what differs for people.
-func tellDifference(p *printer, d *inspect.Difference) {
+// printDifference writes what differs for people.
+func printDifference(p *printer, d *inspect.Difference) {
 	if d.Same() {
 		p.line("The images are the same.")
 		return

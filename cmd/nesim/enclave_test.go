@@ -204,7 +204,7 @@ func TestBadInputIsRefusedInOneLine(t *testing.T) {
 		{"memory too small for an enclave", []string{"--eif-path", u.image("two.eif"), "--memory", "60"}, "64 MiB", "E29"},
 		{"half a core", []string{"--cpu-count", "1"}, "core", "E29"},
 		{"more CPUs than the pool has", []string{"--cpu-count", "100"}, "pool", "E22"},
-		{"no CPU", []string{"--cpu-count", "0"}, "CPU", "E29"},
+		{"no CPU", []string{"--cpu-count", "0"}, "at least one CPU core", "E29"},
 		{"CPUs that are no number", []string{"--cpu-count", "1z"}, "1z", "E03"},
 		{"the parent's CID", []string{"--enclave-cid", "3"}, "CID", "E03"},
 		{"a CID of more than 32 bits", []string{"--enclave-cid", "4294967296"}, "CID", "E03"},

@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// complaint is the one line that tells of an error, with nitro-cli's code for it.
+// complaint is the line that reports an error, with nitro-cli's code for it.
 func complaint(err error) string {
 	if code := errcode.Of(err); code != 0 {
 		return fmt.Sprintf("nesim: [%v] %s", code, oneLine(err))

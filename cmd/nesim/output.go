@@ -42,7 +42,7 @@ func addJSON(cmd *cobra.Command) {
 	}
 }
 
-// wantsJSON tells whether --json is given.
+// wantsJSON reports whether --json is given.
 func wantsJSON(cmd *cobra.Command) bool {
 	set, _ := cmd.Flags().GetBool("json")
 	return set
@@ -84,7 +84,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// coloured tells whether a terminal is to have colours: NO_COLOR (https://no-color.org) and dumb ones say no.
+// coloured reports whether to use colours on a terminal: not with NO_COLOR (https://no-color.org) or a dumb one.
 func coloured(env func(string) string) bool { return env("NO_COLOR") == "" && env("TERM") != "dumb" }
 
 // style is how a cell looks: an SGR code of ECMA-48, or 0.

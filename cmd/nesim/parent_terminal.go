@@ -8,7 +8,7 @@ import (
 	"github.com/nesim/nesim/sim/primary"
 )
 
-// terminal gives the VM's command a terminal like ours: a shell always, another command where that was asked for. Ours
+// terminal gives the VM's command a terminal like ours: a shell always, another command if requested. Ours
 // then passes every key on, ctrl-C too, until the returned function is called.
 func terminal(cfg *primary.Config) (restore func()) {
 	in, out := int(os.Stdin.Fd()), int(os.Stdout.Fd())

@@ -24,7 +24,7 @@ type progress struct {
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, terminal: isTerminal(w)} }
 
-// show shows that done of total bytes of a step are done. A total that is too small is not told.
+// show shows that done of total bytes of a step are done. A total that is too small is not printed.
 func (p *progress) show(step string, done, total int64) {
 	if !p.terminal {
 		return

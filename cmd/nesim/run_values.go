@@ -41,7 +41,7 @@ func (c *cpuIDs) Set(text string) error {
 	for word := range strings.SplitSeq(text, ",") {
 		id, err := strconv.ParseUint(strings.TrimSpace(word), 10, 32)
 		if err != nil {
-			return fmt.Errorf("has %q where a CPU's number belongs", word)
+			return fmt.Errorf("has %q, which is not the ID of a CPU", word)
 		}
 		*c = append(*c, uint32(id))
 	}
@@ -123,23 +123,23 @@ func readRunConfig(path string, attach *bool) (instance.RunSpec, error) {
 
 func (c *runConfig) parse(raw []byte) error {
 	if len(raw) > maxRunConfig {
-		return errcode.New(errcode.Serde, "it has more than %d bytes, which no configuration needs", maxRunConfig)
+		return errcode.New(errcode.Serde, "the configuration is longer than %d bytes", maxRunConfig)
 	}
 	if err := json.Unmarshal(raw, c); err != nil {
 		if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
-			return errcode.New(errcode.Serde, "%s has the value of a %s, which it cannot have", kind.Field, kind.Value)
+			return errcode.New(errcode.Serde, "%s must not be a JSON %s", kind.Field, kind.Value)
 		}
-		return errcode.New(errcode.Serde, "it is not JSON: %w", err)
+		return errcode.New(errcode.Serde, "not valid JSON: %w", err)
 	}
 	switch {
 	case c.EIFPath == nil:
-		return errcode.New(errcode.Serde, "eif_path is missing: it names the Enclave Image File")
+		return errcode.New(errcode.Serde, "eif_path is missing: set it to the path of the Enclave Image File")
 	case c.MemoryMiB == nil:
-		return errcode.New(errcode.Serde, "memory_mib is missing: it is the enclave's memory, in MiB")
+		return errcode.New(errcode.Serde, "memory_mib is missing: set it to the memory of the enclave in MiB")
 	case c.CPUCount == nil && c.CPUIDs == nil:
-		return errcode.New(errcode.MissingArgument, "cpu_count and cpu_ids are missing: give one of them")
+		return errcode.New(errcode.MissingArgument, "cpu_count and cpu_ids are missing: set one of them")
 	case c.CPUCount != nil && c.CPUIDs != nil:
-		return errcode.New(errcode.ConflictingArgument, "cpu_count and cpu_ids exclude each other: leave one out")
+		return errcode.New(errcode.ConflictingArgument, "cpu_count and cpu_ids exclude each other: remove one")
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func scenario() *cobra.Command {
 	return cmd
 }
 
-// loadScenarios reads the scenarios of files and folders, or the suite. What is wrong with them is told a line each.
+// loadScenarios reads the scenarios of files and folders, or the suite. Each mistake in them is printed on a line.
 func loadScenarios(cmd *cobra.Command, paths []string) (list []*scenarios.Scenario, err error) {
 	if len(paths) == 0 {
 		list, err = suite.Load()

@@ -36,7 +36,7 @@ func scenarioMerge() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return tellRun(cmd, liveReport(cmd, true), all, withJSON(cmd, reports))
+			return finishRun(cmd, liveReport(cmd, true), all, withJSON(cmd, reports))
 		},
 	}
 	reportFlag(cmd, &reports)
@@ -55,7 +55,7 @@ func readShard(file string) (*trace.Run, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if _, err := shard.Of(run); err != nil {
-		return nil, fmt.Errorf("%s: %w: it has to be written by nesim scenario run --shard i/n", file, err)
+		return nil, fmt.Errorf("%s: %w: write it with nesim scenario run --shard i/n", file, err)
 	}
 	return run, nil
 }

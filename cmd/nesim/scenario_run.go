@@ -50,7 +50,7 @@ func scenarioRun() *cobra.Command {
 				return err
 			}
 			if list = runner.Choose(list, tags); len(list) == 0 {
-				return usageError{errors.New("no scenario has one of these tags")}
+				return usageError{errors.New("no scenario has any of these tags")}
 			}
 			if share.Count > 0 {
 				list = shard.Select(list, share) // which may leave none: there are more shards than scenarios
@@ -66,7 +66,7 @@ func scenarioRun() *cobra.Command {
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
-			return tellRun(cmd, live, &all, reports)
+			return finishRun(cmd, live, &all, reports)
 		},
 	}
 	f := cmd.Flags()
@@ -81,7 +81,7 @@ func scenarioRun() *cobra.Command {
 	return cmd
 }
 
-// shardOf reads --shard; without one there is none, whatever the environment says.
+// shardOf reads --shard. Without the flag the environment is ignored.
 func shardOf(flag string, env func(string) string) (s shard.Shard, err error) {
 	switch flag {
 	case "":
@@ -118,7 +118,7 @@ func liveReport(cmd *cobra.Command, brief bool) *report.Live {
 	return report.Terminal(cmd.OutOrStdout(), report.Style{Colours: isTerminal(cmd.OutOrStdout()) && coloured(os.Getenv), Brief: brief})
 }
 
-// checkReports finds out, before all the work, whether the reports that are asked for can be written.
+// checkReports checks the values of --report, before any scenario runs.
 func checkReports(reports []string) error {
 	for _, r := range reports {
 		format, file, _ := strings.Cut(r, "=")
@@ -126,14 +126,14 @@ func checkReports(reports []string) error {
 			return fmt.Errorf("--report %s: write it as FORMAT=FILE", r)
 		}
 		if !slices.Contains(report.Formats(), format) {
-			return fmt.Errorf("--report %s: no format %q: choose %s", r, format, strings.Join(report.Formats(), ", "))
+			return fmt.Errorf("--report %s: unknown format %q: choose %s", r, format, strings.Join(report.Formats(), ", "))
 		}
 	}
 	return nil
 }
 
-// tellRun tells how all went, and writes the reports.
-func tellRun(cmd *cobra.Command, live *report.Live, all *trace.Run, reports []string) error {
+// finishRun prints the outcome of a run, and writes the reports.
+func finishRun(cmd *cobra.Command, live *report.Live, all *trace.Run, reports []string) error {
 	errs := []error{live.Summary(all)}
 	for _, r := range reports {
 		format, file, _ := strings.Cut(r, "=")

@@ -63,7 +63,7 @@ func TestAFileThatCannotBeUnderstoodIsExitCode2(t *testing.T) {
 	}
 	require.Contains(t, u.refused("scenario", "run", filepath.Join(t.TempDir(), "none.yaml")), "no such file")
 	require.Contains(t, u.refused("scenario", "run", "--engine", "xen"), `unknown engine "xen": choose scripted or qemu`)
-	require.Contains(t, u.refused("scenario", "run", "--tags", "nonsense"), "no scenario has one of these tags")
+	require.Contains(t, u.refused("scenario", "run", "--tags", "nonsense"), "no scenario has any of these tags")
 }
 
 func TestTheSameSeedIsTheSameRunOnTheCommandLine(t *testing.T) {
@@ -85,7 +85,7 @@ func TestReportsAreWrittenWhateverBecomesOfTheScenarios(t *testing.T) {
 		require.Contains(t, string(text), "no error, where ENOSPC is expected")
 	}
 	require.Contains(t, u.refused("scenario", "run", "--report", "junit", file), "write it as FORMAT=FILE")
-	require.Contains(t, u.refused("scenario", "run", "--report", "junt=x", file), `no format "junt": choose github`)
+	require.Contains(t, u.refused("scenario", "run", "--report", "junt=x", file), `unknown format "junt": choose github`)
 	_, errs, err := u.run("", "scenario", "run", "--tags", "smoke", "--report", "json="+filepath.Join(dir, "none", "x"))
 	require.Equal(t, 1, exitOf(t, err))
 	require.Contains(t, errs, "no such file or directory")

@@ -76,7 +76,7 @@ func (s *signingFlags) add(cmd *cobra.Command) {
 	})
 }
 
-// given tells whether an image is to be signed at all.
+// given reports whether an image is to be signed at all.
 func (s *signingFlags) given() bool { return s.certificate != "" }
 
 // signer makes the signer that the flags describe. A certificate out of its dates is only warned of: its images are

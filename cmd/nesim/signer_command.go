@@ -90,14 +90,14 @@ func kmsHook(arn, region string) hook {
 		cmd.Stdin = bytes.NewReader(digest)
 		text, err := output(cmd)
 		if errors.Is(err, exec.ErrNotFound) {
-			return nil, errors.New("the aws program, which signs with a KMS key, is not installed: install it, or use --signer-command")
+			return nil, errors.New("signing with a KMS key needs the aws program, which is not installed: install it, or use --signer-command")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("aws kms sign failed: %w", err)
 		}
 		signature, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
 		if err != nil {
-			return nil, errors.New("aws kms sign printed no signature in base64")
+			return nil, errors.New("aws kms sign did not print a signature in base64")
 		}
 		return signature, nil
 	}

@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/nesim/nesim/internal/suggest"
 )
 
 // otherNames are what other tools call nesim's commands. They are suggested, not accepted: nitro-cli's names are the
@@ -43,7 +46,7 @@ func unknownCommand(group *cobra.Command, word string) error {
 		}
 	}
 	similar := nearest(word, names)
-	if other, ok := otherNames[word]; ok && group.HasParent() == false {
+	if other, ok := otherNames[word]; ok && !group.HasParent() {
 		similar = []string{other}
 	}
 	for i, name := range similar {
@@ -70,7 +73,7 @@ func unknownFlag(cmd *cobra.Command, name string) error {
 	return usageError{fmt.Errorf("unknown flag --%s: %s", name, suggestion(cmd, similar))}
 }
 
-// suggestion ends an error's line: with what may have been meant, or with where to read on.
+// suggestion ends an error's line: with similar names, or with where the names are listed.
 func suggestion(cmd *cobra.Command, similar []string) string {
 	if len(similar) == 0 {
 		return "see " + cmd.CommandPath() + " --help"
@@ -78,30 +81,21 @@ func suggestion(cmd *cobra.Command, similar []string) string {
 	return "did you mean " + strings.Join(similar, " or ") + "?"
 }
 
-// nearest returns the names closest to a word: those that begin with it, else those at the least edit distance, at most 2,
+// nearest returns the names that a word may stand for: those that begin with it, else the one with the least edit distance,
 // else those that have it as a part, as enclave-cid has cid.
-func nearest(word string, names []string) []string {
+func nearest(word string, names []string) (similar []string) {
+	keep := func(match func(name string) bool) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !match(name) })
+	}
+	word = strings.ToLower(word)
 	if word == "" {
 		return nil
 	}
-	index := new(cobra.Command) // has the edit distance that we want
-	for _, name := range names {
-		index.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	if similar = keep(func(name string) bool { return strings.HasPrefix(name, word) }); len(similar) > 0 {
+		return similar
 	}
-	most := 2
-	if len(word) <= 3 {
-		most = 1
+	if name := suggest.Nearest(word, names); name != "" && len(word) > 3 {
+		return []string{name}
 	}
-	for index.SuggestionsMinimumDistance = 0; index.SuggestionsMinimumDistance <= most; index.SuggestionsMinimumDistance++ {
-		if similar := index.SuggestionsFor(word); len(similar) > 0 {
-			return similar
-		}
-	}
-	var similar []string
-	for _, name := range names {
-		if strings.Contains("-"+name+"-", "-"+strings.ToLower(word)+"-") {
-			similar = append(similar, name)
-		}
-	}
-	return similar
+	return keep(func(name string) bool { return strings.Contains("-"+name+"-", "-"+word+"-") })
 }

@@ -34,7 +34,7 @@ func terminateEnclave() *cobra.Command {
 		if err != nil {
 			return unknownEnclave(cmd, err)
 		}
-		return show(cmd, done, func(*printer) {}) // standard error has told it
+		return show(cmd, done, func(*printer) {}) // reported on standard error
 	}
 	return cmd
 }

@@ -34,7 +34,7 @@ func TestCommandLinesAreRefusedAsByNitroCLI(t *testing.T) {
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "2", "--cpu-ids", "2", "3"), "[E02] --cpu-count and --cpu-ids", 2},
 		{run("--config", "a.json", "--memory", "64"), "[E02] --config and --memory", 2},
 		{run("--config", "a.json", "--debug-mode"), "[E02] --config and --debug-mode", 2},
-		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-ids", "2", "x"), `[E03] --cpu-ids "2,x" has "x"`, 3},
+		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-ids", "2", "x"), `[E03] --cpu-ids "2,x" has "x", which is not the ID of a CPU`, 3},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "-2"), `[E03] --cpu-count "-2" must be positive: give 2`, 3},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "0"), "[E29] an enclave needs at least one CPU core, not 0 CPUs: give 2", 29},
 		{run("--eif-path", "a.eif", "--memory", "64", "--cpu-count", "1"), "[E29] an enclave is given whole CPU cores, of 2 CPUs each, not 1 CPU: give 2", 29},
@@ -112,7 +112,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 	}{
 		``:                                       {"[E17]", 17},
 		`[]`:                                     {"[E17]", 17},
-		`{"eif_path":"a.eif","memory_mib":"64"}`: {"memory_mib has the value of a string", 17},
+		`{"eif_path":"a.eif","memory_mib":"64"}`: {"memory_mib must not be a JSON string", 17},
 		`{"memory_mib":64,"cpu_count":2}`:        {"eif_path is missing", 17},
 		`{"eif_path":"a.eif","cpu_count":2}`:     {"memory_mib is missing", 17},
 		`{"eif_path":"a.eif","memory_mib":64}`:   {"[E01]", 1},

@@ -89,7 +89,7 @@ func Parse(text string) (Code, error) {
 	}
 	n, err := strconv.ParseUint(digits, 10, 8)
 	if err != nil || Code(n) > last {
-		return 0, New(InvalidArgument, "no error code %q: there are E00 to %v", text, last)
+		return 0, New(InvalidArgument, "unknown error code %q: use E00 to %v", text, last)
 	}
 	return Code(n), nil
 }
@@ -111,7 +111,7 @@ func New(code Code, format string, args ...any) error {
 	return &Error{code, fmt.Errorf(format, args...)}
 }
 
-// Wrap gives err a code, unless it is nil or has one already: the nearest to the cause tells most.
+// Wrap gives err a code, unless it is nil or has one already: the code nearest to the cause is the most precise.
 func Wrap(code Code, err error) error {
 	if err == nil || code == 0 || Of(err) != 0 {
 		return err
