@@ -70,7 +70,7 @@ func TestAPrimaryVMThatCannotBeIsRefusedInOneLine(t *testing.T) {
 		args  []string
 		tells string
 	}{
-		{[]string{"--cpus", "3"}, "3 CPUs do not make cores"},
+		{[]string{"--cpus", "3"}, "3 CPUs cannot form whole cores of 2 threads"},
 		{[]string{"--memory", "256", "--hugepages", "256"}, "do not fit into 256 MiB"},
 		{[]string{"--copy", "a:b"}, "absolute path"},
 		{[]string{"--copy", filepath.Join(u.dir, "none")}, "no such file"},

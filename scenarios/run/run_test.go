@@ -256,7 +256,7 @@ steps:
 `
 	r := play(t, "name: leaves\n"+steps)
 	require.Equal(t, trace.Failed, r.Status)
-	require.Contains(t, r.Error, "afterwards: 1 slots are left over, the first that of one")
+	require.Contains(t, r.Error, "afterwards: 1 slot is left over, the first that of one")
 	require.Equal(t, trace.Passed, play(t, "name: leaves\nleftovers: true\n"+steps).Status)
 	r = play(t, "name: leaves nothing\nleftovers: true\nsteps: [{create: {enclave: one}}]")
 	require.Contains(t, r.Error, "nothing is left over, where the scenario expects it")

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/nesim/nesim/scenarios/trace"
 )
 
@@ -40,8 +42,8 @@ func Merge(runs []*trace.Run) (*trace.Run, error) {
 	}
 	for i, part := range parts {
 		if want := (Shard{i + 1, len(parts)}).size(total); len(part.Results) != want {
-			return nil, fmt.Errorf("shard %s has %d results of %d, where %d are due: the shards were given different scenarios",
-				part.Shard, len(part.Results), total, want)
+			return nil, fmt.Errorf("shard %s has %s of %d, where %d are due: the shards were given different scenarios",
+				part.Shard, english.Plural(len(part.Results), "result", ""), total, want)
 		}
 	}
 	for i := range total {

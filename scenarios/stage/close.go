@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/dustin/go-humanize/english"
 )
 
 // resources is what the parent has, which must be the same in the end.
@@ -60,7 +62,7 @@ func (s *Stage) Leftovers() error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d slots are left over, the first that of %s", len(left), s.nameOf(left[0].SlotUID))
+	return fmt.Errorf("%s left over, the first that of %s", english.PluralWord(len(left), "1 slot is", fmt.Sprintf("%d slots are", len(left))), s.nameOf(left[0].SlotUID))
 }
 
 // leftovers compares what the parent has with what it had.
@@ -75,7 +77,7 @@ func (s *Stage) leftovers() error {
 	}
 	for i, pool := range s.cfg.HugePages {
 		if now.pages[i] != s.before.pages[i] {
-			return fmt.Errorf("the parent has %d free huge pages of %d MiB, not %d as before",
+			return fmt.Errorf("the parent has %d huge pages of %d MiB free, not %d as before",
 				now.pages[i], pool.PageSize>>20, s.before.pages[i])
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/fault"
 	"github.com/nesim/nesim/scenarios/trace"
@@ -62,10 +64,10 @@ func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
 	case pcidev.CmdEnclaveStart:
 		text += fmt.Sprintf(": CID %d", reply.EnclaveCID)
 	case pcidev.CmdSlotCount:
-		text += fmt.Sprintf(": %d slots", reply.SlotCount)
+		text += ": " + english.Plural(int(reply.SlotCount), "slot", "")
 	case pcidev.CmdSlotInfo, pcidev.CmdNextSlot, pcidev.CmdEnclaveGetSlot:
-		text += fmt.Sprintf(": slot %#x, CID %d, %d regions of %d MiB in all, %d vCPUs, flags %#x, state %s", reply.SlotUID, reply.EnclaveCID,
-			reply.MemRegions, reply.MemSize>>20, reply.NrVCPUs, reply.Flags, pcidev.StateName(reply.State))
+		text += fmt.Sprintf(": slot %#x, CID %d, %s of %d MiB in all, %s, flags %#x, state %s", reply.SlotUID, reply.EnclaveCID,
+			english.Plural(int(reply.MemRegions), "region", ""), reply.MemSize>>20, english.Plural(int(reply.NrVCPUs), "vCPU", ""), reply.Flags, pcidev.StateName(reply.State))
 	}
 	return text
 }
@@ -86,7 +88,7 @@ func arguments(req pcidev.Request) string {
 	case pcidev.SlotAddVCPUReq:
 		return fmt.Sprintf(" slot %#x, vCPU %d", r.SlotUID, r.VCPUID)
 	case pcidev.SlotAddBulkVCPUsReq:
-		return fmt.Sprintf(" slot %#x, %d vCPUs", r.SlotUID, r.NrVCPUs)
+		return fmt.Sprintf(" slot %#x, %s", r.SlotUID, english.Plural(int(r.NrVCPUs), "vCPU", ""))
 	case pcidev.NextSlotReq:
 		return fmt.Sprintf(" after %#x", r.SlotUID)
 	case pcidev.SlotInfoReq:

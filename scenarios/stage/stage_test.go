@@ -528,7 +528,7 @@ func TestWhatIsLeftOverIsTold(t *testing.T) {
 		e, err := s.Driver.Open(process).CreateVM()
 		require.NoError(t, err)
 		s.Name(e.SlotUID(), "forgotten", scripted.Behaviour{})
-		require.ErrorContains(t, s.Leftovers(), "1 slots are left over, the first that of forgotten")
+		require.ErrorContains(t, s.Leftovers(), "1 slot is left over, the first that of forgotten")
 		require.ErrorContains(t, s.Close(), "2 MiB of the parent's memory are still in use")
 		require.NoError(t, process.Exit())
 	})

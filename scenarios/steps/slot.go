@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios"
 )
@@ -49,9 +51,9 @@ func (s *Slot) compare(w *World, e *enclave) error {
 	case s.Memory != nil && uint64(*s.Memory) != got.MemSize:
 		return mismatch("it has %d KiB of memory, not %d", got.MemSize>>10, *s.Memory>>10)
 	case s.Regions != nil && *s.Regions != got.MemRegions:
-		return mismatch("it has %d memory regions, not %d", got.MemRegions, *s.Regions)
+		return mismatch("it has %s, not %d", english.Plural(int(got.MemRegions), "memory region", ""), *s.Regions)
 	case s.CPUs != nil && *s.CPUs != got.NrVCPUs:
-		return mismatch("it has %d vCPUs, not %d", got.NrVCPUs, *s.CPUs)
+		return mismatch("it has %s, not %d", english.Plural(int(got.NrVCPUs), "vCPU", ""), *s.CPUs)
 	case s.CID != nil && *s.CID != got.EnclaveCID:
 		return mismatch("its CID is %d, not %d", got.EnclaveCID, *s.CID)
 	}

@@ -2,10 +2,13 @@ package hypervisor
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"sync"
+
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/nesim/nesim/pcidev"
 	"golang.org/x/sys/unix"
@@ -95,7 +98,8 @@ func (s *Session) slotAlloc() (uint64, error) {
 	case s.closed:
 		return 0, refuse(unix.ENODEV, "the NE device is closed")
 	case len(h.slots) >= h.cfg.Slots:
-		return 0, refuse(unix.ENOSPC, "all %d enclave slots are in use: terminate an enclave first", h.cfg.Slots)
+		return 0, refuse(unix.ENOSPC, "%s in use: terminate an enclave first",
+			english.PluralWord(h.cfg.Slots, "the only enclave slot is", fmt.Sprintf("all %d enclave slots are", h.cfg.Slots)))
 	}
 	uid, err := h.newUID()
 	if err != nil {

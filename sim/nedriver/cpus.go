@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,9 +45,9 @@ func (t Topology) check() error {
 	case t.CPUs < 1 || t.CPUs > maxCPUs:
 		return fmt.Errorf("CPU topology: %d CPUs, want 1 to %d", t.CPUs, maxCPUs)
 	case t.ThreadsPerCore < 1 || t.CPUs%t.ThreadsPerCore != 0:
-		return fmt.Errorf("CPU topology: %d CPUs do not make cores of %d threads", t.CPUs, t.ThreadsPerCore)
+		return fmt.Errorf("CPU topology: %s cannot form whole cores of %s", english.Plural(t.CPUs, "CPU", ""), english.Plural(t.ThreadsPerCore, "thread", ""))
 	case t.NUMANodes < 1 || t.cores()%t.NUMANodes != 0:
-		return fmt.Errorf("CPU topology: %d cores do not part into %d NUMA nodes", t.cores(), t.NUMANodes)
+		return fmt.Errorf("CPU topology: %s cannot be divided among %s", english.Plural(t.cores(), "core", ""), english.Plural(t.NUMANodes, "NUMA node", ""))
 	}
 	for _, cpu := range t.Offline {
 		if cpu < 0 || cpu >= t.CPUs {

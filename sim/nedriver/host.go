@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sys/unix"
 )
 
@@ -162,8 +163,8 @@ func (h *Host) reserve(m *memory, run uint64) error {
 	if h.limited && isHugePage(m.pageSize) {
 		pool, want := hugePool{m.node, m.pageSize}, m.size/m.pageSize
 		if h.free[pool] < want {
-			return fmt.Errorf("%d huge pages of %d KiB are wanted and %d are free on NUMA node %d; make their pool larger: %w",
-				want, m.pageSize>>10, h.free[pool], m.node, unix.ENOMEM)
+			return fmt.Errorf("%s of %d KiB needed, and %d are free on NUMA node %d: make the pool larger: %w",
+				english.Plural(int(want), "huge page", ""), m.pageSize>>10, h.free[pool], m.node, unix.ENOMEM)
 		}
 		h.free[pool] -= want
 	}

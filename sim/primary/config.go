@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/setup"
 )
@@ -108,7 +110,7 @@ func (c *Config) check() error {
 	case c.CPUs < 1 || c.CPUs > maxCPUs:
 		return fmt.Errorf("%d CPUs: a primary VM has 1 to %d", c.CPUs, maxCPUs)
 	case c.ThreadsPerCore < 1 || c.ThreadsPerCore > 2 || c.CPUs%c.ThreadsPerCore != 0:
-		return fmt.Errorf("%d CPUs do not make cores of %d threads: a core has 1 or 2", c.CPUs, c.ThreadsPerCore)
+		return fmt.Errorf("%s cannot form whole cores of %s: a core has 1 or 2", english.Plural(c.CPUs, "CPU", ""), english.Plural(c.ThreadsPerCore, "thread", ""))
 	case c.MemoryMiB < 0 || c.MemoryMiB > maxMemory || c.HugeMiB < 0 || c.HugeMiB > maxMemory || c.HugeGiB < 0 || c.HugeGiB > maxMemory>>10:
 		return fmt.Errorf("memory: a primary VM has up to %d MiB", maxMemory)
 	case c.FarMiB < 0 || c.FarMiB > maxMemory || c.FarMiB%4 != 0:
