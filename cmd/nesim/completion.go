@@ -47,7 +47,7 @@ var flagCompletions = map[string]cobra.CompletionFunc{
 	"listen": oneOf("127.0.0.1:4599", "unix:", "vsock:"), "nonce": noWords, "at": noWords, "clock": noWords, "region": noWords, "role-arn": noWords,
 	"instance-id": noWords, "certificate-validity": noWords, "disconnect-timeout": noWords, "cpus": noWords, "ne-cpus": noWords,
 	"max-enclaves": noWords, "hugepages": noWords, "gigantic-pages": noWords, "exec": noWords, "seed": noWords, "parallel": noWords,
-	"vsock-port": noWords, "cmdline": noWords, "name": noWords, "version": noWords, "signer-command": noWords, "access-key": noWords,
+	"vsock-port": noWords, "cmdline": noWords, "name": noWords, "version": noWords, "signer-command": noWords, "access-key": noWords, "host": noWords,
 	"nesim parent --memory": noWords,
 }
 

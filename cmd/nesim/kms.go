@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -43,15 +44,16 @@ func kmsServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [--listen ADDRESS] [--vsock-port PORT] [--access-key ID:SECRET]",
 		Short: "Serve the AWS KMS API to enclaves and their parent",
-		Long: "Serve keys by the API of AWS KMS, with key policies that ask for PCRs and with the Recipient parameter, until\n" +
-			"ctrl-C. The endpoint is printed, each on a line; give it to an AWS SDK or as --endpoint-url to the AWS CLI.\n\n" +
-			"Without --access-key any credentials will do: every user of this machine can administer and use the keys over\n" +
-			"TCP. With it requests must be signed (AWS Signature Version 4) with one of the keys. A socket of --listen\n" +
-			"unix:PATH is open to the user alone.\n\n" +
-			"A request without a session token is the account's administrator's, one with a session token the role's; a\n" +
-			"token that is a role's ARN stands for that role. So that a key is for enclaves alone, use role credentials in\n" +
-			"them and name the role in the key's policy, as on AWS. Each denial is logged, with the condition that failed.\n\n" +
-			"The real KMS is reached by TLS. Here it is plain HTTP unless a certificate is given.",
+		Long: "Serve the API of AWS KMS until ctrl-C, with the Recipient parameter and with PCR conditions in key policies. Each\n" +
+			"endpoint is printed on a line. Use it in an AWS SDK, or as --endpoint-url of the AWS CLI.\n\n" +
+			"Without --access-key the service accepts any credentials: every user of this machine can administer and use\n" +
+			"the keys over TCP. With it, requests must be signed (AWS Signature Version 4) with one of the keys. Only the\n" +
+			"user can connect to the socket of --listen unix:PATH.\n\n" +
+			"A request without a session token comes from the administrator of the account, one with a session token from\n" +
+			"the role of --role-arn, or from the role whose ARN the token is. To reserve a key for enclaves, use role\n" +
+			"credentials in them and name the role in the key policy, as on AWS. Each denial is logged with the condition\n" +
+			"that failed.\n\n" +
+			"The real KMS uses TLS. This service uses plain HTTP unless --tls-cert is given.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.hasVsock = cmd.Flags().Changed("vsock-port")
@@ -78,7 +80,7 @@ func (f *kmsFlags) serve(cmd *cobra.Command) error {
 	if err := f.read(); err != nil {
 		return err
 	}
-	f.config.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	f.config.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevel(cmd)}))
 	service, err := kms.Open(f.config)
 	if err != nil {
 		return err

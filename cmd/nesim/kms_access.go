@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,7 +70,7 @@ func readAccessKeyFile(path string) (keys []kms.AccessKey, err error) {
 		keys = append(keys, key)
 	}
 	if lines.Err() == nil && len(keys) == 0 {
-		return nil, fmt.Errorf("no access key in it")
+		return nil, errors.New("the file has no access key")
 	}
 	return keys, lines.Err()
 }

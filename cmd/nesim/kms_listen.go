@@ -26,7 +26,7 @@ func (f *kmsFlags) open() (l net.Listener, endpoint string, err error) {
 	} else if port, ok := strings.CutPrefix(f.listen, "vsock:"); ok {
 		n, parseErr := strconv.ParseUint(port, 10, 32)
 		if parseErr != nil {
-			return nil, "", fmt.Errorf("--listen %s: the port is not a number of 32 bits", f.listen)
+			return nil, "", fmt.Errorf("--listen %s: the port must be a number from 0 to 4294967295", f.listen)
 		}
 		if l, err = vsock.Listen(uint32(n), nil); err == nil {
 			endpoint = fmt.Sprintf("vsock:%d:%d", l.Addr().(*vsock.Addr).ContextID, l.Addr().(*vsock.Addr).Port)
@@ -65,7 +65,7 @@ func listenPrivate(path string) (net.Listener, error) {
 	case path == "" || strings.HasPrefix(path, "@"): // without a path a socket has no mode either
 		return nil, errors.New("want the path of a socket")
 	case len(path) > maxSocketPath:
-		return nil, fmt.Errorf("the path has %d bytes, a socket's has at most %d", len(path), maxSocketPath)
+		return nil, fmt.Errorf("the path has %d bytes, but a socket path has at most %d", len(path), maxSocketPath)
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
