@@ -12,13 +12,16 @@ VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null)
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 VERSION_FLAGS = -X main.release=$(VERSION) -X main.commit=$(COMMIT)
 
-.PHONY: help deps samples programs build demo test race bench lint clean print-version-flags
+.PHONY: help deps kernel samples programs build demo test race bench lint clean print-version-flags
 
 help: ## what can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 deps: ## find or fetch QEMU, the enclave kernel and busybox (under .cache)
 	@qemu/setup/fetch.sh --parent
+
+kernel: ## the enclave kernel shaped as AWS's, built of Debian's kernel source (needs gcc, and some minutes)
+	@qemu/setup/fetch.sh --nitro
 
 FOR_GUESTS = GOOS=linux GOARCH=amd64 GOAMD64=v1 CGO_ENABLED=0 $(GO) build $(REPRODUCIBLE) -ldflags='-s -w -buildid='
 
@@ -33,8 +36,8 @@ build: programs ## bin/nesim, static, and bin/hello to pack into an enclave
 demo: deps build ## an enclave's life from EIF to its end, in a minute or so
 	@scenarios/demo.sh
 
-samples: # what the tests alone need: a sample out of the kernel's source, and a Chromium to open HTML reports in
-	@qemu/setup/fetch.sh --conformance --chromium
+samples: # what the tests alone need: the kernel of `make kernel`, a sample out of its source, and a Chromium for HTML reports
+	@qemu/setup/fetch.sh --nitro --conformance --chromium
 
 test: deps samples build ## every test, microvms included (needs a C compiler)
 	$(GO) test -timeout 20m ./...

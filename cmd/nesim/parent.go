@@ -67,7 +67,7 @@ func runParent(cmd *cobra.Command, cfg primary.Config) (code int, err error) {
 	if cfg.QEMU, err = setup.FindQEMU(ctx); err != nil {
 		return 0, err
 	}
-	if cfg.Kernel, err = setup.FindKernel(); err != nil {
+	if cfg.Kernel, err = setup.FindDebianKernel(); err != nil {
 		return 0, err
 	}
 	if cfg.Busybox, err = setup.FindBusybox(); err != nil {

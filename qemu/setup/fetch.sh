@@ -4,16 +4,19 @@
 #   CACHE/qemu/qemu-system-x86_64   QEMU with its own libraries and firmware (Debian forky's build)
 #   CACHE/kernel/vmlinuz            an enclave kernel (Debian trixie's cloud kernel), and beside it
 #   CACHE/kernel/{release,config}   its release and configuration, and
-#   CACHE/kernel/modules/           the few modules an enclave or its parent needs, with a modules.dep
+#   CACHE/kernel/modules/           the modules an enclave or its parent needs, with a modules.dep
 #
 # and, where asked for,
 #
 #   CACHE/busybox/busybox           --parent: the primary VM's shell and tools (Debian trixie's busybox-static)
+#   CACHE/nitro/vmlinuz             --nitro: an enclave kernel shaped as AWS's, built here of Debian trixie's linux-source
+#                                   with the options of ../kernel/nitro.config (needs gcc and make), and beside it
+#   CACHE/nitro/{release,config}    its release and configuration
 #   CACHE/sample/ne_ioctl_sample.c  --conformance: a program for the NE driver, out of Debian trixie's linux-source
 #   CACHE/chromium/chromium         --chromium: a browser for the tests of HTML reports, with its own libraries and a
 #                                   font but the system's libc (Debian bookworm's build)
 #
-# usage: fetch.sh [--parent] [--conformance] [--chromium] [CACHE]
+# usage: fetch.sh [--parent] [--nitro] [--conformance] [--chromium] [CACHE]
 #
 # CACHE is $NESIM_CACHE, or .cache at the top of this checkout.
 #
@@ -34,29 +37,33 @@ readonly QEMU_DEVICES='vhost-user-vsock-device vhost-user-test-device'
 readonly QEMU_SUITE=forky QEMU_PACKAGE=qemu-system-x86
 readonly KERNEL_SUITE=trixie KERNEL_PACKAGE=linux-image-cloud-amd64
 readonly BUSYBOX_PACKAGE=busybox-static SOURCE_PACKAGE=linux-source
+# What builds the kernel, for a system as old as bookworm or newer. objtool is linked with libelf and zlib.
+readonly BUILD_SUITE=bookworm BUILD_PACKAGES='flex bison m4 libelf-dev zlib1g-dev'
 readonly CHROMIUM_SUITE=bookworm CHROMIUM_PACKAGES='chromium fonts-dejavu-core libnss3'
 # What Chromium's packages ask for and no headless one uses; and libc, which is the system's.
 readonly CHROMIUM_WITHOUT='libc6 perl perl-base x11-utils xdg-utils systemd systemd-sysv adwaita-icon-theme'
 readonly SAMPLE=samples/nitro_enclaves/ne_ioctl_sample.c
-# What an enclave loads (vsock and NSM over virtio-mmio), and what a primary VM loads (the NE driver, pvpanic).
-readonly MODULES='virtio_mmio vsock vmw_vsock_virtio_transport nsm nitro_enclaves pvpanic-mmio pvpanic-pci'
+# What an enclave loads at its start (vsock and NSM over virtio-mmio, a KVM host's clock), and what a primary VM loads
+# (the NE driver, pvpanic). What an enclave loads on demand is in features.modules.
+readonly MODULES='virtio_mmio vsock vmw_vsock_virtio_transport nsm ptp_kvm nitro_enclaves pvpanic-mmio pvpanic-pci'
 
 say()  { printf 'nesim: %s\n' "$*"; }
 fail() { printf 'nesim: %s\n' "$*" >&2; exit 1; }
 
 main() {
-	local here; here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+	HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 	local part need='' parts='qemu kernel'
 	while [[ ${1:-} == --* ]]; do
 		case $1 in
 		--parent) parts="$parts busybox" ;;
+		--nitro) parts="$parts busybox nitro" ;;
 		--conformance) parts="$parts sample" ;;
 		--chromium) parts="$parts chromium" ;;
-		*) fail "unknown option $1: see the top of $here/fetch.sh" ;;
+		*) fail "unknown option $1: see the top of $HERE/fetch.sh" ;;
 		esac
 		shift
 	done
-	CACHE=${1:-${NESIM_CACHE:-$here/../../.cache}}
+	CACHE=${1:-${NESIM_CACHE:-$HERE/../../.cache}}
 	mkdir -p "$CACHE" || fail "cannot make the folder $CACHE; set NESIM_CACHE to one that you may write"
 	CACHE=$(cd "$CACHE" && pwd -P)
 
@@ -83,11 +90,20 @@ lock() {
 	flock 9
 }
 
-in_place() { [ "$(cat "$CACHE/$1/recipe" 2>/dev/null)" = "$RECIPE" ]; }
+in_place() { [ "$(cat "$CACHE/$1/recipe" 2>/dev/null)" = "$(recipe "$1")" ]; }
+
+# recipe PART prints what PART is made by: when it changes, PART is made anew.
+recipe() {
+	case $1 in
+	kernel) echo "$RECIPE $(cksum <"$HERE/features.modules")" ;;
+	nitro) echo "$RECIPE $(cat "$HERE"/../kernel/{build.sh,nitro.config} | cksum)" ;;
+	*) echo "$RECIPE" ;;
+	esac
+}
 
 # put_in_place NAME moves TMP/NAME to CACHE/NAME in one step, so that what is there is always whole.
 put_in_place() {
-	echo "$RECIPE" >"$TMP/$1/recipe"
+	recipe "$1" >"$TMP/$1/recipe"
 	[ ! -e "$CACHE/$1" ] || mv -T "$CACHE/$1" "$TMP/$1.old"
 	mv -T "$TMP/$1" "$CACHE/$1"
 }
@@ -127,6 +143,7 @@ want_kernel() {
 }
 
 want_busybox() { ! in_place busybox; }
+want_nitro() { ! in_place nitro; }
 want_sample() { ! in_place sample; }
 
 want_chromium() {
@@ -311,19 +328,60 @@ fetch_busybox() {
 	say "busybox is ready in $CACHE/busybox ($(size busybox))"
 }
 
+# fetch_nitro builds the enclave kernel. Its source stays for fetch_sample.
+fetch_nitro() {
+	local start=$SECONDS deb
+	check_compiler
+	fetch_source
+	use_suite "$BUILD_SUITE"
+	say "downloading the tools to build a kernel with (about 3 MB)"
+	# shellcheck disable=SC2086 # a list of packages
+	(cd "$APT/cache/archives" && run apt-get download $BUILD_PACKAGES) || fail "apt cannot fetch $BUILD_PACKAGES: $(why)"
+	for deb in "$APT"/cache/archives/*.deb; do
+		dpkg-deb -x "$deb" "$TMP/build" 2>"$LOG" || fail "cannot unpack ${deb##*/}: $(why)"
+	done
+	mkdir "$TMP/build/bin"
+	ln -s "$CACHE/busybox/busybox" "$TMP/build/bin/bc"
+	say "building the enclave kernel (some minutes)"
+	"$HERE/../kernel/build.sh" "$SOURCE" "$TMP/build" "$TMP/nitro"
+	rm -rf "$TMP/build"
+	put_in_place nitro
+	say "kernel $(cat "$CACHE/nitro/release") is ready in $CACHE/nitro ($(size nitro), $((SECONDS - start)) s)"
+}
+
+check_compiler() {
+	local tool
+	for tool in gcc make xz; do
+		command -v "$tool" >/dev/null || fail "$tool is missing, which the enclave kernel is built with:" \
+			"install the packages gcc, libc6-dev, make and xz-utils"
+	done
+	gcc -x c -o "$TMP/compiled" - <<<'#include <stdlib.h>
+		int main(void) { return 0; }' 2>/dev/null ||
+		fail "gcc cannot build a program for this machine, as the enclave kernel needs: install the package libc6-dev"
+}
+
 # fetch_sample takes one file out of the kernel's source, as the kernel's package has it.
 fetch_sample() {
-	local start=$SECONDS package
+	local start=$SECONDS
+	fetch_source
+	mkdir "$TMP/sample"
+	tar -xJOf "$SOURCE" --wildcards "*/$SAMPLE" >"$TMP/sample/${SAMPLE##*/}" 2>"$LOG" || fail "cannot unpack $SOURCE: $(why)"
+	put_in_place sample
+	say "$SAMPLE is ready in $CACHE/sample ($((SECONDS - start)) s)"
+}
+
+# fetch_source sets SOURCE to the archive of the kernel's source, downloaded once a run.
+fetch_source() {
+	local package
+	[ -z "${SOURCE:-}" ] || return 0
 	use_suite "$KERNEL_SUITE"
 	package=$(apt-cache -c "$APT/apt.conf" depends "$SOURCE_PACKAGE" | sed -nE 's/^ *Depends: (linux-source-[0-9].*)$/\1/p' | sed -n 1p)
 	[ -n "$package" ] || fail "no source found behind the package $SOURCE_PACKAGE"
-	say "downloading $package for one file of it (about 150 MB)"
+	say "downloading the kernel's source, $package (about 150 MB)"
 	(cd "$APT/cache/archives" && run apt-get download "$package") || fail "apt cannot fetch $package: $(why)"
-	mkdir "$TMP/sample"
-	dpkg-deb --fsys-tarfile "$APT"/cache/archives/linux-source-*.deb | tar -xO --wildcards '*.tar.xz' |
-		tar -xJO --wildcards "*/$SAMPLE" >"$TMP/sample/${SAMPLE##*/}" 2>"$LOG" || fail "cannot unpack $package: $(why)"
-	put_in_place sample
-	say "$SAMPLE is ready in $CACHE/sample ($((SECONDS - start)) s)"
+	dpkg-deb -x "$APT"/cache/archives/linux-source-*.deb "$TMP/source" 2>"$LOG" || fail "cannot unpack $package: $(why)"
+	SOURCE=$(find "$TMP/source/usr/src" -name 'linux-source-*.tar.xz' -print -quit)
+	[ -n "$SOURCE" ] || fail "$package has no source in it"
 }
 
 fetch_chromium() {
@@ -380,7 +438,7 @@ pick_modules() {
 	local name need line
 	mkdir -p "$2"
 	declare -A NEEDS=()
-	for name in $MODULES; do pick_module "$1" "$2" "$name"; done
+	for name in $MODULES $(sed 's/#.*//' "$HERE/features.modules"); do pick_module "$1" "$2" "$name"; done
 	for name in "${!NEEDS[@]}"; do
 		line=''
 		for need in ${NEEDS[$name]}; do line=" $need.ko$line"; done

@@ -21,6 +21,8 @@ type fetcher struct {
 	cache string
 	calls string // a line for every download
 	env   []string
+
+	options []string // of fetch.sh
 }
 
 // What the stand-ins share: a package is a file that names it; unpacking it lays out the least of its content.
@@ -33,6 +35,9 @@ case "$*" in
 *update*)
 	grep -q '^deb \[.*signed-by=/.*\] http://debian.invalid/debian [a-z]* main$' "$(dirname "$2")/sources.list" ||
 		{ echo 'W: odd'; echo 'E: no such list'; exit 100; } ;;
+*download*linux-source*) echo source >>"$FAKE_CALLS"; echo source >linux-source-6.12_1.deb ;;
+*download*flex*) echo tools >>"$FAKE_CALLS"; echo tools >flex_1.deb ;;
+*download*busybox*) echo busybox >>"$FAKE_CALLS"; echo busybox >busybox-static_1.deb ;;
 *install*)
 	archives=$(dirname "$2")/cache/archives
 	[ -e "$archives/qemu.deb" ] || { echo qemu >>"$FAKE_CALLS"; echo qemu >"$archives/qemu.deb"; }
@@ -43,6 +48,7 @@ esac
 	fakeAptCache = `#!/bin/sh
 case "$*" in
 *show*) echo 'Version: 1:11.1.2+ds-3' ;;
+*depends*linux-source*) printf '%s\n' linux-source '  Depends: linux-source-6.12' ;;
 *depends*) printf '%s\n' linux-image-cloud-amd64 '  Depends: linux-image-6.12.1-cloud-amd64' ;;
 esac
 `
@@ -56,6 +62,13 @@ qemu)
 kernel)
 	mkdir -p "$3/boot" "$3/usr/lib/modules/6.12.1-cloud-amd64/kernel"
 	: >"$3/boot/vmlinuz-6.12.1-cloud-amd64"; : >"$3/boot/config-6.12.1-cloud-amd64" ;;
+busybox)
+	mkdir -p "$3/usr/bin" "$3/usr/share/doc/busybox-static"
+	: >"$3/usr/bin/busybox"; : >"$3/usr/share/doc/busybox-static/copyright" ;;
+source)
+	mkdir -p "$3/usr/src"
+	cp "$FAKE_SOURCE" "$3/usr/src/linux-source-6.12.tar.xz" ;;
+tools) mkdir -p "$3/usr/bin" ;;
 esac
 `
 	// QEMU's stand-in is started as the wrapper starts the dynamic loader.
@@ -67,11 +80,27 @@ esac
 `
 )
 
+// The kernel's make has "configured" what FAKE_CONFIG says, or everything that it is asked for.
+const fakeMake = `#!/bin/sh
+for word in "$@"; do
+	case $word in
+	KCONFIG_ALLCONFIG=*)
+		cp "${word#*=}" .config
+		[ ! -e UNKNOWN ] || grep -v "$(cat UNKNOWN)" "${word#*=}" >.config ;;
+	bzImage)
+		[ ! -e BROKEN ] || { echo 'fork.c:1: error: no such thing'; exit 2; }
+		mkdir -p arch/x86/boot include/config
+		echo image >arch/x86/boot/bzImage
+		echo 6.12.1-nesim >include/config/kernel.release ;;
+	esac
+done
+`
+
 func newFetcher(t *testing.T) *fetcher {
 	dir := t.TempDir()
 	f := &fetcher{t: t, bin: filepath.Join(dir, "bin"), cache: filepath.Join(dir, "a cache"), calls: filepath.Join(dir, "calls")}
 	require.NoError(t, os.Mkdir(f.bin, 0o755))
-	for _, tool := range strings.Fields("bash sh awk cat chmod cp cut dirname du find flock grep ln mkdir mv readlink rm sed sleep sort tail tr") {
+	for _, tool := range strings.Fields("bash sh awk cat chmod cksum cp cut dirname du env find flock grep ln mkdir mv nproc readlink rm sed sleep sort tail tar tr xz") {
 		path, err := exec.LookPath(tool)
 		require.NoError(t, err)
 		require.NoError(t, os.Symlink(path, filepath.Join(f.bin, tool)))
@@ -99,7 +128,7 @@ func (f *fetcher) tool(name, script string) {
 func (f *fetcher) stall() string { return f.calls + ".stall" }
 
 func (f *fetcher) command(ctx context.Context, env ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(f.bin, "bash"), "fetch.sh", f.cache)
+	cmd := exec.CommandContext(ctx, filepath.Join(f.bin, "bash"), append(append([]string{"fetch.sh"}, f.options...), f.cache)...)
 	cmd.Env = append(f.env[:len(f.env):len(f.env)], env...)
 	cmd.WaitDelay = time.Second
 	return cmd
@@ -237,4 +266,63 @@ func TestFetchMakesAPartAnewWhenItsRecipeChanged(t *testing.T) {
 	require.NoError(t, err, out)
 	f.requireWhole()
 	require.Equal(t, "qemu\nkernel\nkernel\n", f.downloads())
+}
+
+// buildsKernel has f build the kernel, of a source that holds files, with stand-ins for make and the compiler.
+func (f *fetcher) buildsKernel(files ...string) {
+	f.options = []string{"--nitro"}
+	f.tool("make", fakeMake)
+	f.tool("gcc", "#!/bin/sh\n")
+	dir := f.t.TempDir()
+	for _, name := range append(files, "linux-source-6.12/Makefile") {
+		writeFile(f.t, filepath.Join(dir, name), "CONFIG_TUN=y", 0o644)
+	}
+	source := filepath.Join(dir, "source.tar.xz")
+	out, err := exec.Command("tar", "-cJf", source, "-C", dir, "linux-source-6.12").CombinedOutput()
+	require.NoError(f.t, err, "%s", out)
+	f.env = append(f.env, "FAKE_SOURCE="+source)
+}
+
+func TestTheKernelIsBuiltOnce(t *testing.T) {
+	f := newFetcher(t)
+	f.buildsKernel()
+	out, err := f.run()
+	require.NoError(t, err, out)
+	f.requireWhole()
+	for name, want := range map[string]string{"vmlinuz": "image\n", "release": "6.12.1-nesim\n"} {
+		text, err := os.ReadFile(filepath.Join(f.cache, "nitro", name))
+		require.NoError(t, err)
+		require.Equal(t, want, string(text))
+	}
+	require.FileExists(t, filepath.Join(f.cache, "nitro/config"))
+	require.NoDirExists(t, filepath.Join(f.cache, "nitro/linux"), "the source is removed")
+
+	out, err = f.run()
+	require.NoError(t, err)
+	require.Empty(t, out)
+	require.Equal(t, "qemu\nkernel\nbusybox\nsource\ntools\n", f.downloads())
+}
+
+func TestAnOptionThatDidNotTakeIsNamed(t *testing.T) {
+	f := newFetcher(t)
+	f.buildsKernel("linux-source-6.12/UNKNOWN")
+	require.Contains(t, f.refused(), "that did not take: CONFIG_TUN=y")
+	require.NoDirExists(t, filepath.Join(f.cache, "nitro"))
+}
+
+func TestAKernelThatDoesNotBuildSaysWhy(t *testing.T) {
+	f := newFetcher(t)
+	f.buildsKernel("linux-source-6.12/BROKEN")
+	require.Contains(t, f.refused(), "the enclave kernel does not build: fork.c:1: error: no such thing (more in "+f.cache+"/tmp/nitro.log)")
+	require.FileExists(t, filepath.Join(f.cache, "tmp/nitro.log"))
+}
+
+func TestAMissingCompilerIsNamedBeforeAnythingIsDownloadedForIt(t *testing.T) {
+	f := newFetcher(t)
+	f.buildsKernel()
+	require.NoError(t, os.Remove(filepath.Join(f.bin, "gcc")))
+	require.Contains(t, f.refused(), "gcc is missing, which the enclave kernel is built with: install the packages gcc, libc6-dev, make")
+	require.NotContains(t, f.downloads(), "source")
+	f.tool("gcc", "#!/bin/sh\nexit 1\n")
+	require.Contains(t, f.refused(), "install the package libc6-dev")
 }

@@ -21,18 +21,68 @@ type Kernel struct {
 	Release string // as `uname -r` in the enclave will say
 }
 
-// FindKernel returns the enclave kernel to use: NESIM_KERNEL with NESIM_MODULES, else the one that fetch.sh unpacked.
-// The error is one line and says what to do.
+// FindKernel returns the enclave kernel to use: NESIM_KERNEL with NESIM_MODULES, else the one shaped as AWS's, else
+// Debian's. The error is one line and says what to do.
 func FindKernel() (Kernel, error) {
-	k := Kernel{Image: os.Getenv("NESIM_KERNEL"), Modules: os.Getenv("NESIM_MODULES"), From: "NESIM_KERNEL"}
-	if k.Image == "" {
-		k.Image, k.From = cachedFile("kernel/vmlinuz")
-		if k.Image == "" {
-			return Kernel{}, errors.New("no enclave kernel found: run `make deps`, or set NESIM_KERNEL (and NESIM_MODULES) to one")
-		}
-		k.Config = filepath.Join(filepath.Dir(k.Image), "config")
-		k.Modules = filepath.Join(filepath.Dir(k.Image), "modules")
+	if os.Getenv("NESIM_KERNEL") == "" && nitroIsBuilt() {
+		return FindNitroKernel()
 	}
+	return FindDebianKernel()
+}
+
+// The kernels that fetch.sh puts into a cache folder.
+const (
+	nitroImage  = "nitro/vmlinuz"
+	debianImage = "kernel/vmlinuz"
+)
+
+// nitroIsBuilt tells whether fetch.sh --nitro has built its kernel.
+func nitroIsBuilt() bool {
+	path, _ := cachedFile(nitroImage)
+	return path != ""
+}
+
+// FindNitroKernel returns the kernel that fetch.sh --nitro built: shaped as AWS's, it needs no modules.
+func FindNitroKernel() (Kernel, error) {
+	path, from := cachedFile(nitroImage)
+	if path == "" {
+		return Kernel{}, errors.New("no enclave kernel shaped as AWS's found: run `make kernel`")
+	}
+	return openKernel(Kernel{Image: path, Config: filepath.Join(filepath.Dir(path), "config"), From: from})
+}
+
+// FindDebianKernel returns NESIM_KERNEL with NESIM_MODULES, else Debian's kernel, which fetch.sh unpacked. Its modules
+// include those that a primary VM needs.
+func FindDebianKernel() (Kernel, error) {
+	if path := os.Getenv("NESIM_KERNEL"); path != "" {
+		return openKernel(Kernel{Image: path, Modules: os.Getenv("NESIM_MODULES"), From: "NESIM_KERNEL"})
+	}
+	path, from := cachedFile(debianImage)
+	if path == "" {
+		return Kernel{}, errors.New("no enclave kernel found: run `make deps`, or set NESIM_KERNEL (and NESIM_MODULES) to one")
+	}
+	dir := filepath.Dir(path)
+	return openKernel(Kernel{
+		Image: path, Config: filepath.Join(dir, "config"), Modules: filepath.Join(dir, "modules"), From: from,
+	})
+}
+
+// Kernels returns the kernels that enclaves should boot on: NESIM_KERNEL alone, else the one shaped as AWS's, where it
+// has been built, and Debian's. Tests of boots run on each.
+func Kernels() (kernels []Kernel, err error) {
+	if os.Getenv("NESIM_KERNEL") == "" && nitroIsBuilt() {
+		nitro, err := FindNitroKernel()
+		if err != nil {
+			return nil, err
+		}
+		kernels = append(kernels, nitro)
+	}
+	debian, err := FindDebianKernel()
+	return append(kernels, debian), err
+}
+
+// openKernel checks that the kernel and its modules are there, and reads its release.
+func openKernel(k Kernel) (_ Kernel, err error) {
 	image, err := os.Open(k.Image)
 	if err != nil {
 		return Kernel{}, fmt.Errorf("enclave kernel: %w", err)

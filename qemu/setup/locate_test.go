@@ -55,13 +55,21 @@ func TestTheFetchedPartsAreFound(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, q.Version.Less(MinVersion))
 
-	k, err := FindKernel()
+	k, err := FindDebianKernel()
 	require.NoError(t, err)
 	require.NotEmpty(t, k.Release)
-	order, err := k.LoadOrder("virtio_mmio", "vmw_vsock_virtio_transport", "nsm")
+	order, err := k.LoadOrder(append(FeatureModules(), "virtio_mmio", "vmw_vsock_virtio_transport", "nsm")...)
 	require.NoError(t, err)
 	for _, file := range order {
 		require.FileExists(t, file)
+	}
+
+	if os.Getenv("NESIM_KERNEL") == "" {
+		nitro, err := FindNitroKernel()
+		require.NoError(t, err)
+		found, err := FindKernel()
+		require.NoError(t, err)
+		require.Equal(t, nitro, found, "an enclave's kernel is the one shaped as AWS's where that is there")
 	}
 }
 
@@ -236,6 +244,34 @@ func TestTheFetchedKernelComesWithItsModules(t *testing.T) {
 	order, err := k.LoadOrder("b")
 	require.NoError(t, err)
 	require.Equal(t, []string{filepath.Join(dir, "modules/a.ko"), filepath.Join(dir, "modules/b.ko")}, order)
+}
+
+func TestTheKernelShapedAsAWSsGoesBeforeDebians(t *testing.T) {
+	cache, _ := nowhere(t)
+	_, err := FindNitroKernel()
+	require.ErrorContains(t, err, "run `make kernel`")
+	writeFile(t, filepath.Join(cache, "kernel/vmlinuz"), bzImage("6.12.1-cloud"), 0o644)
+	writeFile(t, filepath.Join(cache, "kernel/modules/modules.dep"), "", 0o644)
+	kernels, err := Kernels()
+	require.NoError(t, err)
+	require.Len(t, kernels, 1)
+
+	nitro := writeFile(t, filepath.Join(cache, "nitro/vmlinuz"), bzImage("6.12.1-nesim"), 0o644)
+	k, err := FindKernel()
+	require.NoError(t, err)
+	require.Equal(t, Kernel{Image: nitro, Config: filepath.Join(cache, "nitro/config"), From: "NESIM_CACHE", Release: "6.12.1-nesim"}, k)
+	debian, err := FindDebianKernel()
+	require.NoError(t, err)
+	require.Equal(t, "6.12.1-cloud", debian.Release)
+	kernels, err = Kernels()
+	require.NoError(t, err)
+	require.Equal(t, []Kernel{k, debian}, kernels)
+
+	own := writeFile(t, filepath.Join(t.TempDir(), "bzImage"), bzImage("4.14.256"), 0o644)
+	t.Setenv("NESIM_KERNEL", own)
+	kernels, err = Kernels()
+	require.NoError(t, err)
+	require.Equal(t, []Kernel{{Image: own, From: "NESIM_KERNEL", Release: "4.14.256"}}, kernels)
 }
 
 func TestAnOwnKernelMayHaveEverythingBuiltIn(t *testing.T) {

@@ -270,7 +270,7 @@ func TestAPrimaryVMsDriverIsRecorded(t *testing.T) {
 	w := newWorld(t)
 	q, err := setup.FindQEMU(t.Context())
 	require.NoError(t, err)
-	kernel, err := setup.FindKernel()
+	kernel, err := setup.FindDebianKernel()
 	require.NoError(t, err)
 	busybox, err := setup.FindBusybox()
 	require.NoError(t, err)

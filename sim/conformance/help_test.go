@@ -101,7 +101,7 @@ func boot(t *testing.T, cfg primary.Config, guest string, files ...string) *pare
 	var err error
 	cfg.QEMU, err = setup.FindQEMU(t.Context())
 	require.NoError(t, err)
-	cfg.Kernel, err = setup.FindKernel()
+	cfg.Kernel, err = setup.FindDebianKernel()
 	require.NoError(t, err)
 	cfg.Busybox, err = setup.FindBusybox()
 	require.NoError(t, err)

@@ -92,7 +92,7 @@ func TestAFileTooLargeForTheVMIsRefused(t *testing.T) {
 	large := filepath.Join(t.TempDir(), "large")
 	require.NoError(t, os.WriteFile(large, nil, 0o644))
 	require.NoError(t, os.Truncate(large, 200<<20))
-	kernel, err := setup.FindKernel()
+	kernel, err := setup.FindDebianKernel()
 	require.NoError(t, err)
 	busybox, err := setup.FindBusybox()
 	require.NoError(t, err)
