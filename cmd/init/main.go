@@ -6,6 +6,9 @@
 // It lives in the bootstrap ramdisk, measured in PCR1, and reads only these files:
 //
 //	/modules/order  file names in /modules, one a line, in the order in which to load them (may be missing)
+//	/modules        the modules that are loaded when the kernel asks for them, with modules.dep, modules.alias and
+//	                modules.devname (may be missing)
+//	/init.next      another init, which it becomes once the modules are in place (may be missing)
 //	/nsm.ko         the NSM's driver, where AWS's tools put it (may be missing)
 //	/cmd            the workload's arguments, one a line
 //	/env            its environment, one KEY=VALUE a line
@@ -13,6 +16,8 @@
 //	/user           the numbers of the user it runs as, of its group and of its other groups, one a line (may be
 //	                missing: root)
 //	/rootfs         its root directory
+//
+// The kernel starts it a second time, as modprobe(8), for a module that is loaded on demand.
 //
 // Only the main goroutine touches the system; it never has more than one child of its own.
 package main
@@ -27,14 +32,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/internal/guestwire"
 	"github.com/nesim/nesim/sim/workload"
 )
+
+// modules is the folder of the kernel's modules.
+const modules = "/modules"
 
 func main() {
 	// Nothing here makes garbage worth collecting, nor runs in parallel. Setting the number of processors also keeps
 	// the runtime from watching cgroups for it.
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(1)
+
+	if os.Getpid() != 1 {
+		if err := modprobe(os.Args[1:], openModules); err != nil {
+			fmt.Fprintf(os.Stderr, "modprobe: %v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
 
 	// The first process must outlive every signal. Caught signals, unlike ignored ones, are reset in children.
 	signal.Notify(make(chan os.Signal, 1))
@@ -55,10 +72,17 @@ func main() {
 
 // run brings the enclave up, runs the workload and tells how it ended.
 func run() (ending workload.Report, err error) {
+	if _, err := os.Stat(guestwire.NextInit); err == nil {
+		return ending, becomeNext()
+	}
 	if err := openConsole(); err != nil {
 		return ending, err
 	}
-	if err := loadModules("/modules", "/nsm.ko"); err != nil {
+	if err := loadModules(modules, "/nsm.ko"); err != nil {
+		return ending, err
+	}
+	onDemand, err := offerModules(modules, "/init", false)
+	if err != nil {
 		return ending, err
 	}
 	if err := raiseLoopback(); err != nil {
@@ -74,6 +98,11 @@ func run() (ending workload.Report, err error) {
 	}
 	if err := enterRoot("/rootfs"); err != nil {
 		return ending, err
+	}
+	if onDemand {
+		if err := setHelper(); err != nil {
+			return ending, err
+		}
 	}
 	say("heartbeat answered by CID %d; starting %s", cid, w.argv[0])
 	return w.run()

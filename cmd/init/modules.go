@@ -16,14 +16,7 @@ func loadModules(dir, nsm string) error {
 	if err := loadListed(dir); err != nil {
 		return err
 	}
-	err := loadModule(nsm)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.Remove(nsm)
+	return loadOnce(nsm)
 }
 
 func loadListed(dir string) error {
@@ -35,11 +28,23 @@ func loadListed(dir string) error {
 		return err
 	}
 	for name := range strings.Lines(string(order)) {
-		if err := loadModule(dir + "/" + strings.TrimSpace(name)); err != nil {
+		if err := loadOnce(dir + "/" + strings.TrimSpace(name)); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(dir)
+	return nil
+}
+
+// loadOnce loads a module, if it is there, and removes its file.
+func loadOnce(path string) error {
+	err := loadModule(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(path)
 }
 
 func loadModule(path string) error {
@@ -48,7 +53,10 @@ func loadModule(path string) error {
 		return fmt.Errorf("open module %s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	if err := unix.FinitModule(fd, "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+	switch err := unix.FinitModule(fd, "", 0); {
+	case err == nil, errors.Is(err, unix.EEXIST):
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP): // ptp_kvm, where the host is not KVM
+	default:
 		return fmt.Errorf("load module %s: %w", path, err)
 	}
 	return nil

@@ -176,6 +176,9 @@ func (b *builder) platform() error {
 		if err := b.loadModules(kernel); err != nil {
 			return err
 		}
+		if err := b.suitInit(kernel.Config); err != nil {
+			return err
+		}
 	}
 	if err := b.describeKernel(); err != nil {
 		return err
@@ -184,7 +187,10 @@ func (b *builder) platform() error {
 }
 
 func (b *builder) loadModules(kernel setup.Kernel) (err error) {
-	b.spec.Modules, err = kernel.LoadOrder(pack.Modules...)
+	if b.spec.Modules, err = kernel.LoadOrder(pack.Modules...); err != nil {
+		return err
+	}
+	b.spec.OnDemand, err = kernel.LoadOrder(setup.FeatureModules()...)
 	return err
 }
 
@@ -197,7 +203,22 @@ func (b *builder) describeKernel() error {
 			return nil
 		}
 	}
+	if err := b.suitInit(config); err != nil {
+		return err
+	}
 	return b.spec.DescribeKernel(config)
+}
+
+// suitInit makes the kernel suit an init that is not nesim's own.
+func (b *builder) suitInit(config string) error {
+	if b.spec.Init == "" || config == "" {
+		return nil
+	}
+	word, err := b.spec.DisableCgroups(config)
+	if word != "" {
+		b.note(word + " was appended to the kernel's command line: inits like AWS's mount every controller as of cgroup version 1, and end where one is built for version 2 alone")
+	}
+	return err
 }
 
 // startable refuses a kernel that could not be started.

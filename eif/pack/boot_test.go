@@ -3,7 +3,9 @@ package pack
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +47,7 @@ type enclave struct {
 	heartbeat chan struct{} // closed when it was heard
 }
 
-// programsDir is where buildPrograms builds.
+// programsDir is where buildPrograms builds, in its folder programs.
 var programsDir string
 
 func TestMain(m *testing.M) {
@@ -54,6 +56,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	programs = os.DirFS(programsDir)
 	code := m.Run()
 	os.RemoveAll(programsDir)
 	os.Exit(code)
@@ -62,7 +65,7 @@ func TestMain(m *testing.M) {
 // buildPrograms builds init and hello once, from this checkout rather than as they were embedded.
 var buildPrograms = sync.OnceValue(func() error {
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=",
-		"-o", programsDir, "../../cmd/init", "../../cmd/hello")
+		"-o", programsDir+"/programs/", "../../cmd/init", "../../cmd/hello")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -70,22 +73,31 @@ var buildPrograms = sync.OnceValue(func() error {
 	return nil
 })
 
-// helloSpec returns a spec of the hello enclave with the programs and parts of this checkout.
-func helloSpec(t testing.TB) Spec {
+// helloSpec returns a spec of the hello enclave on a kernel, with the programs of this checkout.
+func helloSpec(t testing.TB, kernel setup.Kernel) Spec {
 	t.Helper()
 	require.NoError(t, buildPrograms())
-	hello, err := os.ReadFile(filepath.Join(programsDir, "hello"))
-	require.NoError(t, err)
-	kernel, err := setup.FindKernel()
+	hello, err := os.ReadFile(filepath.Join(programsDir, "programs", "hello"))
 	require.NoError(t, err)
 	modules, err := kernel.LoadOrder(Modules...)
+	require.NoError(t, err)
+	onDemand, err := kernel.LoadOrder(setup.FeatureModules()...)
 	require.NoError(t, err)
 	return Spec{
 		Application: Application{Files: []Entry{file("hello", 0o755, hello)}, Command: []string{"/hello"}, Env: []string{"GREETING=hi"}},
 		Kernel:      kernel.Image,
 		Modules:     modules,
-		Init:        filepath.Join(programsDir, "init"),
+		OnDemand:    onDemand,
 		Output:      filepath.Join(t.TempDir(), "hello.eif"),
+	}
+}
+
+// onEachKernel runs a test on every kernel that an enclave should boot on.
+func onEachKernel(t *testing.T, test func(t *testing.T, kernel setup.Kernel)) {
+	kernels, err := setup.Kernels()
+	require.NoError(t, err)
+	for _, kernel := range kernels {
+		t.Run(kernel.Release, func(t *testing.T) { test(t, kernel) })
 	}
 }
 
@@ -260,7 +272,11 @@ func (c *console) waitFor(t testing.TB, text string) {
 }
 
 func TestTheHelloEnclaveBootsTalksAndExits(t *testing.T) {
-	e := boot(t, helloSpec(t), true)
+	onEachKernel(t, theHelloEnclaveBootsTalksAndExits)
+}
+
+func theHelloEnclaveBootsTalksAndExits(t *testing.T, kernel setup.Kernel) {
+	e := boot(t, helloSpec(t, kernel), true)
 	e.alive()
 	e.console.waitFor(t, "init: heartbeat answered by CID 3; starting /hello")
 	e.console.waitFor(t, "hello from the enclave, up 1 s")
@@ -289,49 +305,63 @@ func TestTheHelloEnclaveBootsTalksAndExits(t *testing.T) {
 }
 
 func TestAnELFKernelBootsToo(t *testing.T) {
-	spec := helloSpec(t)
-	spec.Kernel = vmlinux(t, spec.Kernel)
-	e := boot(t, spec, true)
-	e.alive()
+	onEachKernel(t, func(t *testing.T, kernel setup.Kernel) {
+		spec := helloSpec(t, kernel)
+		spec.Kernel = vmlinux(t, spec.Kernel)
+		boot(t, spec, true).alive()
+	})
 }
 
-// vmlinux unpacks the kernel in a bzImage: it lies behind the first magic number of zstd.
+// vmlinux unpacks the kernel in a bzImage: it lies behind the first magic number of zstd or gzip, whichever unpacks.
 func vmlinux(t testing.TB, bzImage string) (path string) {
 	t.Helper()
 	packed, err := os.ReadFile(bzImage)
 	require.NoError(t, err)
-	start := bytes.Index(packed, []byte{0x28, 0xb5, 0x2f, 0xfd})
-	require.Positive(t, start)
-	r, err := zstd.NewReader(bytes.NewReader(packed[start:]))
-	require.NoError(t, err)
-	defer r.Close()
 	path = filepath.Join(t.TempDir(), "vmlinux")
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	defer f.Close()
-	_, err = io.Copy(f, r) // ends in an error: more than zstd's data follows
-	require.Error(t, err)
-	return path
+	for magic, open := range map[string]func(io.Reader) (io.Reader, error){
+		"\x28\xb5\x2f\xfd": func(r io.Reader) (io.Reader, error) { return zstd.NewReader(r) },
+		"\x1f\x8b\x08\x00": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
+	} {
+		_, stream, found := bytes.Cut(packed, []byte(magic))
+		if !found {
+			continue
+		}
+		r, err := open(io.MultiReader(strings.NewReader(magic), bytes.NewReader(stream)))
+		require.NoError(t, err)
+		unpacked, _ := io.ReadAll(r) // ends in an error: more than the stream follows
+		if bytes.HasPrefix(unpacked, []byte(elf.ELFMAG)) {
+			require.NoError(t, os.WriteFile(path, unpacked, 0o600))
+			return path
+		}
+	}
+	require.Fail(t, "no kernel in "+bzImage)
+	return ""
 }
 
-func TestTheHelloEnclaveCrashes(t *testing.T) {
-	e := boot(t, helloSpec(t), true)
+func TestTheHelloEnclaveCrashes(t *testing.T) { onEachKernel(t, theHelloEnclaveCrashes) }
+
+func theHelloEnclaveCrashes(t *testing.T, kernel setup.Kernel) {
+	e := boot(t, helloSpec(t, kernel), true)
 	e.alive()
 	require.Equal(t, "crashing", e.command("crash"))
 	e.ended()
 	require.Contains(t, e.console.text(), "init: workload killed by signal 11 (SIGSEGV); powering off")
 }
 
-func TestTheHelloEnclavesKernelPanics(t *testing.T) {
-	e := boot(t, helloSpec(t), true)
+func TestTheHelloEnclavesKernelPanics(t *testing.T) { onEachKernel(t, theHelloEnclavesKernelPanics) }
+
+func theHelloEnclavesKernelPanics(t *testing.T, kernel setup.Kernel) {
+	e := boot(t, helloSpec(t, kernel), true)
 	e.alive()
 	require.Equal(t, "panicking the kernel", e.command("panic"))
 	require.Equal(t, qemu.GuestPanic, e.ended().Reason)
 	require.Contains(t, e.console.text(), "Kernel panic - not syncing: sysrq triggered crash")
 }
 
-func TestTheHelloEnclaveHangs(t *testing.T) {
-	e := boot(t, helloSpec(t), true)
+func TestTheHelloEnclaveHangs(t *testing.T) { onEachKernel(t, theHelloEnclaveHangs) }
+
+func theHelloEnclaveHangs(t *testing.T, kernel setup.Kernel) {
+	e := boot(t, helloSpec(t, kernel), true)
 	e.alive()
 	require.Equal(t, "hanging", e.command("hang"))
 	require.Eventually(t, func() bool { return !e.echoes() }, time.Minute, 10*time.Millisecond) // it stops soon, not at once
@@ -351,13 +381,21 @@ func (e *enclave) echoes() bool {
 }
 
 func TestWithoutAnybodyToHearItTheEnclaveEnds(t *testing.T) {
-	e := boot(t, helloSpec(t), false)
+	onEachKernel(t, withoutAnybodyToHearItTheEnclaveEnds)
+}
+
+func withoutAnybodyToHearItTheEnclaveEnds(t *testing.T, kernel setup.Kernel) {
+	e := boot(t, helloSpec(t, kernel), false)
 	e.ended()
 	require.Contains(t, e.console.text(), "init: error: heartbeat to CID 3 port 9000: connect: connection reset by peer")
 }
 
 func TestAWorkloadThatIsNotThereIsNamed(t *testing.T) {
-	spec := helloSpec(t)
+	onEachKernel(t, aWorkloadThatIsNotThereIsNamed)
+}
+
+func aWorkloadThatIsNotThereIsNamed(t *testing.T, kernel setup.Kernel) {
+	spec := helloSpec(t, kernel)
 	spec.Application.Command = []string{"/bin/none"}
 	e := boot(t, spec, true)
 	e.ended()
@@ -366,7 +404,9 @@ func TestAWorkloadThatIsNotThereIsNamed(t *testing.T) {
 
 // BenchmarkBoot measures the time from QEMU's start to the heartbeat and to the workload's first line.
 func BenchmarkBoot(b *testing.B) {
-	spec := helloSpec(b)
+	kernel, err := setup.FindKernel()
+	require.NoError(b, err)
+	spec := helloSpec(b, kernel)
 	for b.Loop() {
 		e := boot(b, spec, true)
 		e.alive()

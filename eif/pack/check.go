@@ -23,7 +23,7 @@ func (s Spec) Check(ctx context.Context, note func(line string)) error {
 		}
 	}
 	if s.Init != "" {
-		program, err := s.init()
+		program, err := s.otherInit()
 		if err != nil {
 			return err
 		}

@@ -22,9 +22,10 @@ const maxModuleSize = 64 << 20
 
 // module is a kernel module.
 type module struct {
-	name  string   // as the kernel knows it
-	needs []string // names of the modules that must be loaded before it
-	data  []byte   // the ELF file
+	name    string   // as the kernel knows it
+	needs   []string // names of the modules that must be loaded before it
+	aliases []string // patterns of the other names by which the kernel asks for it
+	data    []byte   // the ELF file
 }
 
 // readModules reads kernel modules (.ko, or compressed as .ko.xz, .ko.zst or .ko.gz) and returns them in an order in
@@ -82,31 +83,36 @@ func readModule(path string) (m module, err error) {
 	}
 	m.name, _, _ = strings.Cut(filepath.Base(path), ".ko")
 	m.name = strings.ReplaceAll(m.name, "-", "_")
-	m.needs, err = moduleNeeds(m.data)
+	m.needs, m.aliases, err = moduleInfo(m.data)
 	return m, err
 }
 
-// moduleNeeds reads a module's "depends" from its section .modinfo: strings KEY=VALUE, each ended by a zero byte
-// (include/linux/moduleparam.h, scripts/mod/modpost.c).
-func moduleNeeds(data []byte) ([]string, error) {
+// moduleInfo reads a module's "depends" and "alias" from its section .modinfo: strings KEY=VALUE, each ended by a zero
+// byte (include/linux/moduleparam.h, scripts/mod/modpost.c).
+func moduleInfo(data []byte) (needs, aliases []string, err error) {
 	file, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
-		return nil, errors.New("is no ELF file")
+		return nil, nil, errors.New("is no ELF file")
 	}
 	section := file.Section(".modinfo")
 	if section == nil {
-		return nil, errors.New("has no section .modinfo")
+		return nil, nil, errors.New("has no section .modinfo")
 	}
 	info, err := section.Data()
 	if err != nil {
-		return nil, fmt.Errorf("section .modinfo: %w", err)
+		return nil, nil, fmt.Errorf("section .modinfo: %w", err)
 	}
 	for tag := range strings.SplitSeq(string(info), "\x00") {
-		if list, ok := strings.CutPrefix(tag, "depends="); ok && list != "" {
-			return strings.Split(strings.ReplaceAll(list, "-", "_"), ","), nil
+		key, value, _ := strings.Cut(tag, "=")
+		switch {
+		case value == "" || strings.ContainsAny(value, " \n"):
+		case key == "depends":
+			needs = strings.Split(strings.ReplaceAll(value, "-", "_"), ",")
+		case key == "alias":
+			aliases = append(aliases, value)
 		}
 	}
-	return nil, nil
+	return needs, aliases, nil
 }
 
 // decompress undoes the compression that the data's first bytes tell of, if any.
@@ -144,8 +150,20 @@ func readLimited(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// moduleEntries returns the modules' files, and the file that tells init their order.
-func moduleEntries(modules []module) []Entry {
+// The files that tell init of the modules, all in the directory of the modules: in which order to load those that are
+// loaded at start; and, in kmod's formats (modules.dep(5), modules.alias, modules.devname), of those loaded on demand
+// what each needs, the names that the kernel asks for it by, and the device that it is for before it is loaded.
+const (
+	modulesDir   = "modules/"
+	orderFile    = modulesDir + "order"
+	depFile      = modulesDir + "modules.dep"
+	aliasFile    = modulesDir + "modules.alias"
+	devicesFile  = modulesDir + "modules.devname"
+	onDemandKind = ".ko.gz"
+)
+
+// bootModules returns the files of the modules that are loaded at start, in their order, and the list of that order.
+func bootModules(modules []module) []Entry {
 	if len(modules) == 0 {
 		return nil
 	}
@@ -154,7 +172,77 @@ func moduleEntries(modules []module) []Entry {
 	for _, m := range modules {
 		name := m.name + ".ko"
 		order = append(append(order, name...), '\n')
-		entries = append(entries, file("modules/"+name, 0o644, m.data))
+		entries = append(entries, file(modulesDir+name, 0o644, m.data))
 	}
-	return append(entries, file("modules/order", 0o644, order))
+	return append(entries, file(orderFile, 0o644, order))
+}
+
+// onDemandModules returns the files of those modules that are not among the loaded ones, each compressed so that only
+// what is used is unpacked, and their lists.
+func onDemandModules(modules, loaded []module) ([]Entry, error) {
+	var entries []Entry
+	var dep, alias, devices bytes.Buffer
+	done := map[string]bool{}
+	for _, m := range loaded {
+		done[m.name] = true
+	}
+	for _, m := range modules {
+		if done[m.name] {
+			continue
+		}
+		data, err := compress(m.data)
+		if err != nil {
+			return nil, fmt.Errorf("kernel module %s: compress: %w", m.name, err)
+		}
+		entries = append(entries, file(modulesDir+m.name+onDemandKind, 0o644, data))
+		fmt.Fprintf(&dep, "%s%s:", m.name, onDemandKind)
+		for _, need := range m.needs {
+			if !done[need] {
+				fmt.Fprintf(&dep, " %s%s", need, onDemandKind)
+			}
+		}
+		dep.WriteByte('\n')
+		for _, a := range m.aliases {
+			fmt.Fprintf(&alias, "alias %s %s\n", a, m.name)
+		}
+		if name, number, ok := m.device(); ok {
+			fmt.Fprintf(&devices, "%s %s %s\n", m.name, name, number)
+		}
+	}
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	return append(entries,
+		file(depFile, 0o644, dep.Bytes()), file(aliasFile, 0o644, alias.Bytes()), file(devicesFile, 0o644, devices.Bytes()),
+	), nil
+}
+
+// device returns the name below /dev and the number, as modules.devname has it ("c10:200"), of the character device
+// whose opening loads the module (include/linux/miscdevice.h, MODULE_ALIAS_MISCDEV with a "devname:").
+func (m module) device() (name, number string, ok bool) {
+	for _, a := range m.aliases {
+		if text, ok := strings.CutPrefix(a, "devname:"); ok {
+			name = text
+		}
+		if text, ok := strings.CutPrefix(a, "char-major-"); ok {
+			number = "c" + strings.Replace(text, "-", ":", 1)
+		}
+	}
+	return name, number, name != "" && number != "" && !strings.Contains(number, "*")
+}
+
+// compress compresses a module as init unpacks it. The header carries no time.
+func compress(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }

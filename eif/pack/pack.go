@@ -23,12 +23,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nesim/nesim/eif"
 	"github.com/nesim/nesim/internal/files"
+	"github.com/nesim/nesim/internal/guestwire"
 )
 
 // DefaultCmdline is the kernel's command line, chosen by measuring boots:
@@ -39,16 +42,17 @@ import (
 //	pci=off, i8042.*  does not look for what no enclave has
 const DefaultCmdline = "console=ttyS0 quiet panic=-1 reboot=t pci=off i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd random.trust_cpu=on"
 
-// Modules names the kernel modules that init needs in the ramdisk, where they are not built in: those that find an
-// enclave's devices, drive its vsock, and drive its NSM.
-var Modules = []string{"virtio_mmio", "vmw_vsock_virtio_transport", "nsm"}
+// Modules names the kernel modules that init loads at start, where they are not built in: those that find an enclave's
+// devices, drive its vsock, drive its NSM, and offer the clock of a KVM host as /dev/ptp0.
+var Modules = []string{"virtio_mmio", "vmw_vsock_virtio_transport", "nsm", "ptp_kvm"}
 
 // Spec is what goes into an image.
 type Spec struct {
 	Application Application
 	Kernel      string   // path of a bzImage, or of an ELF vmlinux
 	Modules     []string // paths of kernel modules (.ko, .ko.xz, .ko.zst, .ko.gz), with all that they need, in any order
-	Init        string   // path of another init than nesim's own
+	OnDemand    []string // paths of others that are loaded when the kernel asks for them, with all that they need
+	Init        string   // path of another init than nesim's own; modules are in place before it starts
 	NSM         string   // path of a kernel module to be stored as /nsm.ko, where AWS's init looks for the NSM's driver
 	Cmdline     string   // DefaultCmdline where empty
 	Signer      *eif.Signer
@@ -122,15 +126,15 @@ func build(ctx context.Context, spec Spec) (m eif.Measurements, err error) {
 // bootstrap returns the bootstrap ramdisk. It has the nodes that the kernel and a Go program want open before init can
 // mount /dev.
 func (s Spec) bootstrap() (tree, error) {
-	modules, err := readModules(s.Modules)
+	entries, err := s.modules()
 	if err != nil {
 		return nil, err
 	}
-	program, err := s.init()
+	inits, err := s.inits(len(entries) > 0)
 	if err != nil {
 		return nil, err
 	}
-	entries := moduleEntries(modules)
+	entries = append(entries, inits...)
 	if s.NSM != "" {
 		nsm, err := readModule(s.NSM)
 		if err != nil {
@@ -142,14 +146,47 @@ func (s Spec) bootstrap() (tree, error) {
 		directory("dev"),
 		charDevice("dev/console", 0o600, 5, 1), // Documentation/admin-guide/devices.txt
 		charDevice("dev/null", 0o666, 1, 3),
-		file("init", 0o755, program),
 	))
 }
 
-func (s Spec) init() ([]byte, error) {
-	if s.Init == "" {
-		return program("init")
+// modules returns the files of the kernel's modules.
+func (s Spec) modules() ([]Entry, error) {
+	loaded, err := readModules(s.Modules)
+	if err != nil {
+		return nil, err
 	}
+	all, err := readModules(slices.Concat(s.Modules, s.OnDemand))
+	if err != nil {
+		return nil, err
+	}
+	onDemand, err := onDemandModules(all, loaded)
+	return append(bootModules(loaded), onDemand...), err
+}
+
+// inits returns nesim's init; or another one, behind nesim's where there are modules, of which it knows nothing.
+func (s Spec) inits(modules bool) (entries []Entry, err error) {
+	if s.Init == "" || modules {
+		own, err := program("init")
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, file("init", 0o755, own))
+	}
+	if s.Init == "" {
+		return entries, nil
+	}
+	other, err := s.otherInit()
+	if err != nil {
+		return nil, err
+	}
+	name := "init"
+	if modules {
+		name = strings.TrimPrefix(guestwire.NextInit, "/")
+	}
+	return append(entries, file(name, 0o755, other)), nil
+}
+
+func (s Spec) otherInit() ([]byte, error) {
 	f, err := openRegular(s.Init)
 	if err != nil {
 		return nil, fmt.Errorf("init: %w", err)

@@ -17,3 +17,6 @@ const (
 // SearchPath is where an enclave's init looks first for a workload whose name has no slash, whatever the workload's own
 // PATH says, and the PATH of a workload without any environment. Source: AWS's init.c (DEFAULT_PATH_ENV).
 const SearchPath = "/sbin:/usr/sbin:/bin:/usr/bin"
+
+// NextInit is the path of an init that nesim's becomes once it has put the kernel's modules in place.
+const NextInit = "/init.next"

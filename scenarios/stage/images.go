@@ -49,7 +49,7 @@ func build(ctx context.Context, engine Engine, spec ImageSpec) (*os.File, error)
 	if err != nil {
 		return nil, err
 	}
-	if parts.Kernel, parts.Modules, err = kernel(engine, dir); err != nil {
+	if err := kernel(&parts, engine, dir); err != nil {
 		return nil, err
 	}
 	if _, err := pack.Build(ctx, parts); err != nil {
@@ -60,18 +60,22 @@ func build(ctx context.Context, engine Engine, spec ImageSpec) (*os.File, error)
 
 const noKernel = "no kernel"
 
-// kernel names a kernel and its modules; dir is for one that is never booted.
-func kernel(engine Engine, dir string) (image string, modules []string, err error) {
+// kernel sets a kernel and its modules; dir is for one that is never booted.
+func kernel(parts *pack.Spec, engine Engine, dir string) error {
 	if engine == Scripted {
-		image = filepath.Join(dir, "kernel")
-		return image, nil, os.WriteFile(image, []byte(noKernel), 0o600)
+		parts.Kernel = filepath.Join(dir, "kernel")
+		return os.WriteFile(parts.Kernel, []byte(noKernel), 0o600)
 	}
 	k, err := setup.FindKernel()
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	modules, err = k.LoadOrder(pack.Modules...)
-	return k.Image, modules, err
+	parts.Kernel = k.Image
+	if parts.Modules, err = k.LoadOrder(pack.Modules...); err != nil {
+		return err
+	}
+	parts.OnDemand, err = k.LoadOrder(setup.FeatureModules()...)
+	return err
 }
 
 // smallImage is an image of which nothing is ever booted.
