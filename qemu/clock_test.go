@@ -83,15 +83,21 @@ func (c *clockReadings) last() clockReading {
 	return c.all[len(c.all)-1]
 }
 
+// clockKernel is a kernel and the machine that it is made for.
+type clockKernel struct {
+	file    *os.File
+	machine MachineType
+}
+
 // clockKernels are the kernels that there are: Debian's, and one shaped as AWS's where it was built.
-func clockKernels(t *testing.T) map[string]*os.File {
+func clockKernels(t *testing.T) map[string]clockKernel {
 	p, err := parts()
 	require.NoError(t, err)
-	kernels := map[string]*os.File{"the distribution's kernel": memfd(t, p.kernel)}
+	kernels := map[string]clockKernel{"the distribution's kernel": {memfd(t, p.kernel), ACPI}}
 	k, err := setup.FindKernel()
 	require.NoError(t, err)
 	if shaped, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(k.Image)), "nitro", "vmlinuz")); err == nil {
-		kernels["a kernel shaped as AWS's"] = memfd(t, shaped)
+		kernels["a kernel shaped as AWS's"] = clockKernel{memfd(t, shaped), Nitro}
 	}
 	return kernels
 }
@@ -102,7 +108,7 @@ func TestAGuestsClockRunsAsTheHosts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			cfg, _ := guest(t, "DO=clock")
-			cfg.Kernel, cfg.CPUs = kernel, 2
+			cfg.Kernel, cfg.Machines, cfg.CPUs = kernel.file, []MachineType{kernel.machine}, 2
 			var console clockReadings
 			cfg.Console = &console
 			boot(t, cfg)

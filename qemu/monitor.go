@@ -75,9 +75,21 @@ func (m *monitor) connect() error {
 	return nil
 }
 
+// human has a line of QEMU's monitor for people carried out, whose output is dropped.
+func (m *monitor) human(ctx context.Context, line string) error {
+	const command = "human-monitor-command"
+	request := fmt.Appendf(nil, "{\"execute\": %q, \"arguments\": {\"command-line\": %q}}\n", command, line)
+	return m.send(ctx, command, request, nil)
+}
+
 // run sends one command without arguments and decodes its "return" member into reply, if not nil.
-// When ctx ends first the command is left to end with the connection, and keeps others waiting.
 func (m *monitor) run(ctx context.Context, command string, reply any) error {
+	return m.send(ctx, command, fmt.Appendf(nil, "{\"execute\": %q}\n", command), reply)
+}
+
+// send sends a command's request. When ctx ends first the command is left to end with the connection, and keeps others
+// waiting.
+func (m *monitor) send(ctx context.Context, command string, request []byte, reply any) error {
 	select {
 	case m.busy <- struct{}{}:
 	case <-ctx.Done():
@@ -90,7 +102,7 @@ func (m *monitor) run(ctx context.Context, command string, reply any) error {
 	done := make(chan answer, 1)
 	go func() {
 		defer func() { <-m.busy }()
-		raw, err := m.qmp.Run(fmt.Appendf(nil, "{\"execute\": %q}\n", command))
+		raw, err := m.qmp.Run(request)
 		done <- answer{raw, err}
 	}()
 	select {

@@ -51,7 +51,7 @@ func launch(ctx context.Context, cfg *Config, accel Accel, machine MachineType) 
 		r.console.close()
 		return nil, err
 	}
-	if err := r.greet(ctx); err != nil {
+	if err := r.greet(ctx, accel); err != nil {
 		r.proc.kill()
 		<-r.proc.done
 		r.tidy()
@@ -61,10 +61,13 @@ func launch(ctx context.Context, cfg *Config, accel Accel, machine MachineType) 
 }
 
 // greet connects QMP and starts the guest; when ctx ends first it kills QEMU.
-func (r *run) greet(ctx context.Context) error {
+func (r *run) greet(ctx context.Context, accel Accel) error {
 	unhook := context.AfterFunc(ctx, r.proc.kill)
 	err := r.mon.connect()
 	unhook()
+	if err == nil && accel == TCG { // under KVM the date is kvm-clock's
+		err = r.mon.setClock(ctx, time.Now())
+	}
 	if err == nil {
 		err = r.mon.run(ctx, "cont", nil)
 	}
