@@ -27,6 +27,7 @@ const isUp = "guest is up"
 // parts are what every guest is made of; made once.
 var parts = sync.OnceValues(func() (p struct {
 	binary         string
+	sandbox        string
 	kernel, initrd []byte
 }, err error,
 ) {
@@ -38,7 +39,7 @@ var parts = sync.OnceValues(func() (p struct {
 	if err != nil {
 		return p, err
 	}
-	p.binary = q.Path
+	p.binary, p.sandbox = q.Path, q.Sandbox
 	if p.kernel, err = os.ReadFile(k.Image); err != nil {
 		return p, err
 	}
@@ -90,7 +91,7 @@ func guest(t *testing.T, cmdline string) (Config, *screen) {
 	require.NoError(t, err)
 	s := &screen{}
 	return Config{
-		Name: t.Name(), Binary: p.binary, CPUs: 1, MemoryBytes: 128 << 20,
+		Name: t.Name(), Binary: p.binary, Sandbox: p.sandbox, CPUs: 1, MemoryBytes: 128 << 20,
 		Kernel: memfd(t, p.kernel), Initrd: memfd(t, p.initrd),
 		Cmdline: "console=ttyS0 quiet " + cmdline, Console: s, Accel: TCG,
 	}, s
@@ -161,6 +162,23 @@ func TestTheGuestGetsWhatTheConfigSays(t *testing.T) {
 	text := console.String()
 	require.Regexp(t, "cmdline=<console=ttyS0 quiet list=a,b,,c DO=cmdline tsc_early_khz=[0-9]+ tsc=reliable .*>", text)
 	require.Equal(t, 2, strings.Count(text, "processor\t:"))
+}
+
+func TestQEMURunsInItsSandbox(t *testing.T) {
+	cfg, s := guest(t, "DO=hang")
+	if cfg.Sandbox == "" {
+		t.Skip("this QEMU was built without seccomp")
+	}
+	m := boot(t, cfg)
+	shows(t, s, isUp)
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.PID()))
+	require.NoError(t, err)
+	require.NotEmpty(t, threads)
+	for _, file := range threads {
+		status, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Regexp(t, `(?m)^Seccomp:\s+2$`, string(status), "SECCOMP_MODE_FILTER, in each thread")
+	}
 }
 
 func TestAutoBootsWhateverTheHost(t *testing.T) {

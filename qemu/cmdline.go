@@ -53,6 +53,9 @@ func arguments(cfg *Config, accel Accel, machine MachineType) []string {
 	if cfg.Initrd != nil {
 		args = append(args, "-initrd", fmt.Sprintf("/dev/fd/%d", initrdFD))
 	}
+	if cfg.Sandbox != "" {
+		args = append(args, "-sandbox", cfg.Sandbox)
+	}
 	return append(args, devices(cfg, machine)...)
 }
 

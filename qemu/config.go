@@ -25,6 +25,8 @@ type Config struct {
 	Name string
 	// Binary is the path of qemu-system-x86_64, or of a script that execs it.
 	Binary string
+	// Sandbox is what QEMU is given for -sandbox, such as setup.QEMU's; empty means none.
+	Sandbox string
 	// CPUs is the number of vCPUs, 1 to 288.
 	CPUs int
 	// MemoryBytes is the guest's memory in bytes, whole MiB.

@@ -51,6 +51,9 @@ func examine(ctx context.Context) (findings []finding) {
 	q, found := examineQEMU(ctx)
 	findings = append(findings, found)
 	findings = append(findings, examineDevices(ctx, q)...)
+	if q.Path != "" {
+		findings = append(findings, examineSandbox(q))
+	}
 	findings = append(findings, examineKVM(q), examineKernel(), examineModules(), examineVsock(), examineParent())
 	findings = append(findings, examineOpenFiles(), examineLockedMemory(), examineFolder(), examineDaemon(ctx))
 	return append(findings, examineMemory(), examineSpace("temporary files", os.TempDir()), examineSpace("shared memory", "/dev/shm"))

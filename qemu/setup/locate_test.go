@@ -119,12 +119,24 @@ func TestAQEMUWithoutTheNSMsDeviceIsTheLastChoice(t *testing.T) {
 	host := fakeQEMU(t, filepath.Join(path, "qemu-system-x86_64"), "11.0.0", `name "vhost-user-vsock-device", bus virtio-bus`)
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, QEMU{Path: host, Version: Version{11, 0, 0}, From: fromPath}, q)
+	require.Equal(t, QEMU{Path: host, Version: Version{11, 0, 0}, From: fromPath, Sandbox: sandbox}, q)
 
 	fetched := fakeQEMU(t, filepath.Join(cache, "qemu/qemu-system-x86_64"), "11.1.2", goodDevices)
 	q, err = FindQEMU(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, fetched, q.Path)
+}
+
+func TestAQEMUWithoutSeccompHasNoSandbox(t *testing.T) {
+	_, path := nowhere(t)
+	host := fakeQEMU(t, filepath.Join(path, "qemu-system-x86_64"), "11.0.0", goodDevices)
+	script, err := os.ReadFile(host)
+	require.NoError(t, err)
+	refuses := "#!/bin/sh\ncase \"$*\" in *-sandbox*) echo \"There is no option group 'sandbox'\" >&2; exit 1;; esac\n"
+	writeFile(t, host, refuses+string(script), 0o755)
+	q, err := FindQEMU(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, QEMU{Path: host, Version: Version{11, 0, 0}, NSM: true, From: fromPath}, q)
 }
 
 func TestWithoutAQEMUTheErrorSaysWhatToDo(t *testing.T) {

@@ -68,7 +68,7 @@ func (s *Stage) newQEMU(ctx context.Context) (engine, error) {
 		return nil, err
 	}
 	machines, err := vmm.New(vmm.Config{
-		Binary: program.Path, Dir: dir, Switch: &faultyNet{s.Net, s}, SingleThread: s.cfg.Crowded, Log: slog.New(slog.DiscardHandler), Console: s.console,
+		Binary: program.Path, Sandbox: program.Sandbox, Dir: dir, Switch: &faultyNet{s.Net, s}, SingleThread: s.cfg.Crowded, Log: slog.New(slog.DiscardHandler), Console: s.console,
 		NSM: func(spec hypervisor.VMSpec) (nsmdev.Handler, error) {
 			answer, err := s.nsm(spec)
 			return answer, err

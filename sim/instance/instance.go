@@ -129,6 +129,9 @@ func (i *Instance) start(ctx context.Context) (err error) {
 	if i.qemu, err = setup.FindQEMU(ctx); err != nil {
 		return err
 	}
+	if i.qemu.Sandbox == "" {
+		i.cfg.Log.Warn("QEMU was built without seccomp: enclaves run without its sandbox", "qemu", i.qemu.Path)
+	}
 	if err := os.MkdirAll(i.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of the machines' sockets: %w", err)
 	}
@@ -147,7 +150,7 @@ func (i *Instance) startHypervisor() (err error) {
 	i.later(func() { i.net.Close() })
 	kernel, _ := setup.FindKernel() // without one, an enclave's own serves to probe KVM
 	i.vmm, err = vmm.New(vmm.Config{
-		Binary: i.qemu.Path, Accel: i.accel, ProbeKernel: kernel.Image, Machine: i.machineType, Say: i.sayTo, Dir: i.cfg.Dir, Switch: i.net, HostVsock: i.cfg.Vsock == "vhost", Log: i.cfg.Log,
+		Binary: i.qemu.Path, Sandbox: i.qemu.Sandbox, Accel: i.accel, ProbeKernel: kernel.Image, Machine: i.machineType, Say: i.sayTo, Dir: i.cfg.Dir, Switch: i.net, HostVsock: i.cfg.Vsock == "vhost", Log: i.cfg.Log,
 		NSM: i.nsm,
 	})
 	if err != nil {

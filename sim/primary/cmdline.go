@@ -33,6 +33,9 @@ func (c *Config) arguments(accel qemu.Accel) []string {
 		"-device", "virtio-serial-pci",
 	}
 	args = append(args, c.smbios()...)
+	if c.QEMU.Sandbox != "" {
+		args = append(args, "-sandbox", c.QEMU.Sandbox)
+	}
 	args = append(args, c.device()...)
 	args = append(args, c.memory()...)
 	for i, name := range ports {

@@ -26,8 +26,9 @@ import (
 
 // Config says what the machines are made of.
 type Config struct {
-	Binary string     // QEMU's
-	Accel  qemu.Accel // the accelerator, or auto
+	Binary  string     // QEMU's
+	Sandbox string     // see qemu.Config
+	Accel   qemu.Accel // the accelerator, or auto
 	// ProbeKernel is the path of a good kernel, by which is found out whether KVM works; see qemu.Config.
 	ProbeKernel string
 	// Machine returns the machine type that is demanded for a machine, or auto; nil means auto.
@@ -213,6 +214,7 @@ func (m *vm) start(ctx context.Context) error {
 	cfg := qemu.Config{
 		Name:         fmt.Sprintf("nesim-enclave-%d", m.spec.CID),
 		Binary:       m.vmm.cfg.Binary,
+		Sandbox:      m.vmm.cfg.Sandbox,
 		Accel:        m.vmm.cfg.Accel,
 		SingleThread: m.vmm.cfg.SingleThread,
 		CPUs:         m.spec.CPUs,
