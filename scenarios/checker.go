@@ -2,9 +2,7 @@ package scenarios
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/nesim/nesim/internal/suggest"
 )
@@ -15,6 +13,8 @@ type Checker struct {
 	step     *Step // under check
 	known    map[named]bool
 	declares bool // only what steps make counts
+	budget   *budget
+	branches int // of parallel steps
 	errs     []error
 }
 
@@ -41,8 +41,8 @@ type named struct {
 const MainProcess = "main"
 
 // check finds what no single value shows: steps that cannot be.
-func check(s *Scenario) []error {
-	c := &Checker{scenario: s, known: map[named]bool{{Process, MainProcess}: true}}
+func check(s *Scenario, left *budget) []error {
+	c := &Checker{scenario: s, budget: left, known: map[named]bool{{Process, MainProcess}: true}}
 	for i := range s.Faults {
 		if err := s.Faults[i].Check(); err != nil {
 			c.fail(s.Faults[i].Place, err.Error())
@@ -57,6 +57,9 @@ func check(s *Scenario) []error {
 
 func (c *Checker) steps(steps []Step) {
 	for i := range steps {
+		if len(c.errs) > maxMistakes {
+			return
+		}
 		c.step = &steps[i]
 		if action := steps[i].Action; action != nil {
 			action.Check(c)
@@ -73,7 +76,10 @@ func (c *Checker) declare(visit func()) {
 }
 
 func (c *Checker) fail(at Place, text string) {
-	if !c.declares {
+	if len(c.errs) == maxMistakes {
+		text = fmt.Sprintf("more than %d mistakes: the rest is not checked", maxMistakes)
+	}
+	if !c.declares && len(c.errs) <= maxMistakes {
 		c.errs = append(c.errs, &Error{at.File, at.Line, at.Column, text})
 	}
 }
@@ -88,7 +94,7 @@ func (c *Checker) Makes(noun Noun, name string) { c.known[named{noun, name}] = t
 
 // Uses reports a name that no earlier step has made; an empty name is none.
 func (c *Checker) Uses(noun Noun, name string) {
-	if name == "" || c.known[named{noun, name}] {
+	if name == "" || c.declares || c.known[named{noun, name}] {
 		return
 	}
 	var names []string
@@ -103,8 +109,11 @@ func (c *Checker) Uses(noun Noun, name string) {
 
 // Regexp reports an invalid regular expression.
 func (c *Checker) Regexp(pattern string) {
-	if _, err := regexp.Compile(pattern); err != nil {
-		c.Fail("invalid regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	if c.declares {
+		return
+	}
+	if err := c.budget.pattern(pattern); err != nil {
+		c.Fail("%v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -21,9 +22,6 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Text) }
 
-// maxDepth bounds how deep values nest, parallel steps in parallel steps for one.
-const maxDepth = 64
-
 // decoder turns YAML into the language's types. Whatever they do not have is an error.
 type decoder struct {
 	language Language
@@ -32,15 +30,40 @@ type decoder struct {
 	read     reader
 	depth    int
 	included int     // how many files deep
+	budget   *budget // of the whole file
+	spent    bool    // nothing more is read
 	errors   []error // all of them, so that a file can be mended in one go
 }
 
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
+	if d.spent {
+		return
+	}
 	d.errors = append(d.errors, &Error{d.file, n.Line, n.Column, fmt.Sprintf(format, args...)})
+}
+
+// take takes a value and its text from the file's budget, and reports whether there was so much.
+func (d *decoder) take(n *yaml.Node, text int) bool {
+	return !d.spent && d.within(n, d.budget.value(text))
+}
+
+// within reports whether the file is still within its limits; err says which one it exceeds.
+func (d *decoder) within(n *yaml.Node, err error) bool {
+	if err == nil && len(d.errors) >= maxMistakes {
+		err = fmt.Errorf("more than %d mistakes: the rest is not read", maxMistakes)
+	}
+	if err != nil {
+		d.fail(n, "%v", err)
+		d.spent = true
+	}
+	return !d.spent
 }
 
 // value decodes n into v. tag is the field's, for what its values may be.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
+	if !d.take(n, 0) {
+		return
+	}
 	if d.depth++; d.depth > maxDepth {
 		d.fail(n, "nested too deep")
 		d.depth--
@@ -57,7 +80,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 		return
 	case *time.Duration:
 		d.scalar(n, v, "a duration such as 30s", func(s string) (err error) {
-			if *target, err = time.ParseDuration(s); err == nil && *target < 0 {
+			if *target, err = time.ParseDuration(s); err == nil && (*target < 0 || *target > maxDuration) {
 				err = strconv.ErrRange
 			}
 			return err
@@ -87,7 +110,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 	case reflect.String:
 		d.text(n, v, tag)
 	default:
-		d.number(n, v)
+		d.number(n, v, tag)
 	}
 }
 
@@ -120,7 +143,7 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 	v.SetString(n.Value)
 }
 
-func (d *decoder) number(n *yaml.Node, v reflect.Value) {
+func (d *decoder) number(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 	d.scalar(n, v, kinds[v.Kind()], func(s string) (err error) {
 		switch v.Kind() {
 		case reflect.Bool:
@@ -142,6 +165,11 @@ func (d *decoder) number(n *yaml.Node, v reflect.Value) {
 		}
 		return err
 	})
+	if most, bounded := tag.Lookup("max"); bounded && v.CanInt() {
+		if limit, _ := strconv.ParseInt(most, 10, 32); v.Int() > limit {
+			d.fail(n, "%d is too large: give at most %d", v.Int(), limit)
+		}
+	}
 }
 
 var kinds = map[reflect.Kind]string{
@@ -155,8 +183,14 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, tag reflect.StructTag) {
 		return
 	}
 	for _, item := range n.Content {
-		if v.Type().Elem() == reflect.TypeFor[Step]() && d.include(item, v) {
-			continue
+		if v.Type().Elem() == reflect.TypeFor[Step]() {
+			if d.include(item, v) {
+				continue
+			}
+			d.within(item, d.budget.step())
+		}
+		if d.spent {
+			return
 		}
 		one := reflect.New(v.Type().Elem()).Elem()
 		d.value(item, one, tag)
@@ -171,6 +205,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value) {
 	}
 	v.Set(reflect.MakeMap(v.Type()))
 	for i := 0; i+1 < len(n.Content); i += 2 {
+		if !d.take(n.Content[i], 0) {
+			return
+		}
 		key := reflect.ValueOf(n.Content[i].Value)
 		if v.MapIndex(key).IsValid() {
 			d.fail(n.Content[i], "%q is given twice", n.Content[i].Value)
@@ -190,13 +227,20 @@ type field struct {
 	required bool
 }
 
+// allFields has what fieldsOf has found, by type.
+var allFields sync.Map
+
 // fieldsOf lists the keys of a structure, those of embedded structures too.
 func fieldsOf(t reflect.Type) (fields []field) {
+	if found, ok := allFields.Load(t); ok {
+		return found.([]field)
+	}
 	for _, f := range reflect.VisibleFields(t) {
 		if name := f.Tag.Get("yaml"); name != "-" && name != "" {
 			fields = append(fields, field{name, f.Index, f.Tag, f.Tag.Get("required") != ""})
 		}
 	}
+	allFields.Store(t, fields)
 	return fields
 }
 
@@ -226,6 +270,9 @@ func (d *decoder) keys(n *yaml.Node, v reflect.Value, otherNames []string, other
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
+		if !d.take(key, 0) {
+			return
+		}
 		if seen[key.Value] {
 			d.fail(key, "%q is given twice", key.Value)
 			continue

@@ -8,15 +8,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxIncluded bounds files that include files.
-const maxIncluded = 8
-
 // include puts the steps of a file in the place of a step that includes it, and reports whether this is one.
 func (d *decoder) include(n *yaml.Node, steps reflect.Value) bool {
 	if n.Kind != yaml.MappingNode || len(n.Content) != 2 || n.Content[0].Value != "include" {
 		return false
 	}
 	name := n.Content[1]
+	if !d.take(n, 0) {
+		return true
+	}
 	switch {
 	case !filepath.IsLocal(name.Value):
 		d.fail(name, "%s is outside the file's folder", name.Value)
@@ -29,6 +29,9 @@ func (d *decoder) include(n *yaml.Node, steps reflect.Value) bool {
 	content, err := d.read(file)
 	if err != nil {
 		d.fail(name, "%v", err)
+		return true
+	}
+	if !d.within(name, d.budget.include(len(content))) {
 		return true
 	}
 	d.errors = append(d.errors, d.includeFile(file, content, steps)...)
@@ -46,9 +49,10 @@ func (d *decoder) includeFile(file string, content []byte, steps reflect.Value) 
 	if len(document.Content) == 0 {
 		return nil
 	}
-	part := &decoder{language: d.language, file: file, vars: d.vars, read: d.read, included: d.included + 1, depth: d.depth}
+	part := &decoder{language: d.language, file: file, vars: d.vars, read: d.read, included: d.included + 1, depth: d.depth, budget: d.budget}
 	list := reflect.New(steps.Type()).Elem()
 	part.value(part.substitute(document.Content[0], 0), list, "")
 	steps.Set(reflect.AppendSlice(steps, list))
+	d.spent = part.spent
 	return part.errors
 }

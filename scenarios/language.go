@@ -51,6 +51,12 @@ func (p *Parallel) Names() []string {
 // Check lets a branch use what another one makes: it may wait for it.
 func (p *Parallel) Check(c *Checker) {
 	names := p.Names()
+	if !c.declares {
+		if c.branches += len(names); c.branches > maxBranches {
+			c.Fail("the scenario has more than %d branches of parallel steps", maxBranches)
+			return
+		}
+	}
 	c.declare(func() {
 		for _, name := range names {
 			c.steps((*p)[name])

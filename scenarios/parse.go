@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,28 +18,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of a file.
-const (
-	maxFile  = 1 << 20 // bytes
-	maxCases = 1000    // of a matrix
-)
-
 // Parse reads the scenarios of a file, each a YAML document. One with a matrix becomes a scenario for each combination.
 // The error joins *Error values.
 //
 // Files that it includes are read from the file's folder.
 func (l Language) Parse(file string, content []byte) ([]*Scenario, error) {
-	return l.parse(file, content, func(path string) ([]byte, error) { return read(os.Open(filepath.FromSlash(path))) })
+	load := func(path string) ([]byte, error) { return read(os.Open(filepath.FromSlash(path))) }
+	return l.parse(context.Background(), file, content, load)
 }
 
-// ParseFS is Parse for a file of a file system.
-func (l Language) ParseFS(fsys fs.FS, file string) ([]*Scenario, error) {
+// ParseFS is Parse for a file of a file system. It ends with the context's error when that is done.
+func (l Language) ParseFS(ctx context.Context, fsys fs.FS, file string) ([]*Scenario, error) {
 	load := func(path string) ([]byte, error) { return read(fsys.Open(path)) }
 	content, err := load(file)
 	if err != nil {
 		return nil, err
 	}
-	return l.parse(file, content, load)
+	return l.parse(ctx, file, content, load)
 }
 
 // reader reads a file, by a path with slashes.
@@ -53,10 +49,11 @@ func read(f fs.File, err error) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
-func (l Language) parse(file string, content []byte, read reader) (all []*Scenario, err error) {
+func (l Language) parse(ctx context.Context, file string, content []byte, read reader) (all []*Scenario, err error) {
 	if len(content) > maxFile {
 		return nil, &Error{file, 1, 1, fmt.Sprintf("the file has more than %d bytes", maxFile)}
 	}
+	left := newBudget(ctx)
 	documents := yaml.NewDecoder(bytes.NewReader(content))
 	var errs []error
 	for {
@@ -69,8 +66,16 @@ func (l Language) parse(file string, content []byte, read reader) (all []*Scenar
 		if len(n.Content) == 0 {
 			continue
 		}
-		cases, err := l.parseDocument(file, n.Content[0], read)
-		all, errs = append(all, cases...), append(errs, err)
+		cases, err := l.parseDocument(file, n.Content[0], read, left)
+		if all = append(all, cases...); err != nil {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if len(errs) >= maxMistakes || left.spent() {
+			break
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -92,31 +97,37 @@ func yamlError(file string, err error) error {
 }
 
 // parseDocument reads one scenario, or all cases of its matrix.
-func (l Language) parseDocument(file string, n *yaml.Node, read reader) (all []*Scenario, err error) {
-	first, err := l.parseCase(file, n, nil, read)
+func (l Language) parseDocument(file string, n *yaml.Node, read reader, left *budget) (all []*Scenario, err error) {
+	first, err := l.parseCase(file, n, nil, read, left)
 	if err != nil || len(first.Matrix) == 0 {
 		return []*Scenario{first}, err
+	}
+	if len(first.Matrix) > maxNames {
+		return nil, &Error{file, n.Line, n.Column, fmt.Sprintf("the matrix has more than %d names", maxNames)}
 	}
 	cases := combinations(first.Matrix)
 	if len(cases) > maxCases {
 		return nil, &Error{file, n.Line, n.Column, fmt.Sprintf("the matrix has more than %d combinations", maxCases)}
 	}
 	for _, values := range cases {
-		s, err := l.parseCase(file, n, values, read)
+		s, err := l.parseCase(file, n, values, read, left)
 		if err != nil {
 			return nil, err
 		}
 		s.Name += caseName(first.Name, values)
+		if err := left.value(len(s.Name)); err != nil {
+			return nil, &Error{file, n.Line, n.Column, err.Error()}
+		}
 		all = append(all, s)
 	}
 	return all, nil
 }
 
 // parseCase reads a scenario with values for its variables. Without any it is only looked at for its matrix and its errors.
-func (l Language) parseCase(file string, n *yaml.Node, values map[string]string, read reader) (*Scenario, error) {
+func (l Language) parseCase(file string, n *yaml.Node, values map[string]string, read reader, left *budget) (*Scenario, error) {
 	vars, hasMatrix := variables(n)
 	maps.Copy(vars, values)
-	d := &decoder{language: l, file: file, vars: vars, read: read}
+	d := &decoder{language: l, file: file, vars: vars, read: read, budget: left}
 	if values != nil || !hasMatrix {
 		n = d.substitute(n, 0)
 	} else {
@@ -129,7 +140,7 @@ func (l Language) parseCase(file string, n *yaml.Node, values map[string]string,
 		return s, errors.Join(d.errors...)
 	}
 	if len(d.errors) == 0 {
-		d.errors = check(s)
+		d.errors = check(s, left)
 	}
 	return s, errors.Join(d.errors...)
 }
@@ -167,18 +178,11 @@ var variable = regexp.MustCompile(`\$\{([a-zA-Z_][a-zA-Z0-9_]*)\}`)
 // substitute copies a tree with variables replaced in its scalars.
 func (d *decoder) substitute(n *yaml.Node, depth int) *yaml.Node {
 	m := *n
-	if depth > 2*maxDepth {
+	if depth > 2*maxDepth || d.spent {
 		return &m // reported when it is decoded
 	}
 	if n.Kind == yaml.ScalarNode {
-		m.Value = variable.ReplaceAllStringFunc(n.Value, func(use string) string {
-			name := variable.FindStringSubmatch(use)[1]
-			value, known := d.vars[name]
-			if !known {
-				d.fail(n, "no variable %q in vars or matrix%s", name, didYouMean(name, slices.Sorted(maps.Keys(d.vars))))
-			}
-			return value
-		})
+		m.Value = d.expand(n)
 		return &m
 	}
 	m.Content = make([]*yaml.Node, len(n.Content))
@@ -186,6 +190,30 @@ func (d *decoder) substitute(n *yaml.Node, depth int) *yaml.Node {
 		m.Content[i] = d.substitute(c, depth+1)
 	}
 	return &m
+}
+
+// expand replaces the variables of a scalar.
+func (d *decoder) expand(n *yaml.Node) string {
+	if !strings.Contains(n.Value, "${") {
+		return n.Value
+	}
+	var b strings.Builder
+	at := 0
+	for _, use := range variable.FindAllStringSubmatchIndex(n.Value, -1) {
+		name := n.Value[use[2]:use[3]]
+		value, known := d.vars[name]
+		if !known {
+			d.fail(n, "no variable %q in vars or matrix%s", name, didYouMean(name, slices.Sorted(maps.Keys(d.vars))))
+		}
+		if !d.take(n, use[0]-at+len(value)) {
+			return ""
+		}
+		b.WriteString(n.Value[at:use[0]])
+		b.WriteString(value)
+		at = use[1]
+	}
+	b.WriteString(n.Value[at:])
+	return b.String()
 }
 
 // combinations lists all choices of one value a name, in the order of the names.

@@ -155,7 +155,7 @@ func TestStepsAreIncluded(t *testing.T) {
 		"dir/broken.yaml":     {Data: []byte("- run: {enclav: e}")},
 		"dir/out.yaml":        {Data: []byte("name: x\nsteps:\n  - include: ../secret.yaml")},
 	}
-	all, err := steps.Language.ParseFS(files, "dir/main.yaml")
+	all, err := steps.Language.ParseFS(t.Context(), files, "dir/main.yaml")
 	require.NoError(t, err)
 	require.Len(t, all[0].Steps, 3)
 	require.Equal(t, "dir/parts/boot.yaml", all[0].Steps[1].File)
@@ -167,7 +167,7 @@ func TestStepsAreIncluded(t *testing.T) {
 		"dir/out.yaml":  "dir/out.yaml:3:14: ../secret.yaml is outside the file's folder",
 		"dir/none.yaml": "file does not exist",
 	} {
-		_, err := steps.Language.ParseFS(files, file)
+		_, err := steps.Language.ParseFS(t.Context(), files, file)
 		require.ErrorContains(t, err, want)
 	}
 }

@@ -36,11 +36,11 @@ type Scenario struct {
 
 // Instance shapes the simulated instance.
 type Instance struct {
-	CPUs           int    `yaml:"cpus" doc:"CPUs of the parent (default 16)"`
-	ThreadsPerCore int    `yaml:"threads_per_core" doc:"threads per core (default 2)"`
-	NUMANodes      int    `yaml:"numa_nodes" doc:"NUMA nodes (default 1)"`
+	CPUs           int    `yaml:"cpus" max:"4096" doc:"CPUs of the parent (default 16)"`
+	ThreadsPerCore int    `yaml:"threads_per_core" max:"64" doc:"threads per core (default 2)"`
+	NUMANodes      int    `yaml:"numa_nodes" max:"64" doc:"NUMA nodes (default 1)"`
 	Pool           string `yaml:"ne_cpus" doc:"CPU list of the enclave CPU pool (default: all but the first core; none: no pool)"`
-	Slots          int    `yaml:"slots" doc:"maximum number of enclaves (default 4)"`
+	Slots          int    `yaml:"slots" max:"4096" doc:"maximum number of enclaves (default 4)"`
 	HugePages      uint64 `yaml:"huge_pages" doc:"2 MiB huge pages on node 0 (default: unlimited)"`
 	NSM            bool   `yaml:"nsm" doc:"give enclaves a Nitro Secure Module"`
 }

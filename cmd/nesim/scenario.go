@@ -30,10 +30,10 @@ func loadScenarios(cmd *cobra.Command, paths []string) (list []*scenarios.Scenar
 	if len(paths) == 0 {
 		list, err = suite.Load()
 	} else {
-		list, err = runner.Load(paths...)
+		list, err = runner.Load(cmd.Context(), paths...)
 	}
-	if err == nil {
-		return list, nil
+	if err == nil || cmd.Context().Err() != nil {
+		return list, err
 	}
 	lines := strings.Split(err.Error(), "\n")
 	if len(lines) == 1 {

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/scenarios/report"
 	"github.com/nesim/nesim/scenarios/shard"
 	"github.com/nesim/nesim/scenarios/trace"
@@ -26,7 +27,7 @@ func scenarioMerge() *cobra.Command {
 			}
 			var runs []*trace.Run
 			for _, file := range files {
-				run, err := readShard(file)
+				run, err := readShard(cmd.Context(), file)
 				if err != nil {
 					return err
 				}
@@ -44,13 +45,13 @@ func scenarioMerge() *cobra.Command {
 }
 
 // readShard reads the JSON report of a shard.
-func readShard(file string) (*trace.Run, error) {
-	f, err := os.Open(file)
+func readShard(ctx context.Context, file string) (*trace.Run, error) {
+	f, err := files.Open(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	run, err := report.Read(f)
+	run, err := report.Read(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
@@ -63,11 +63,11 @@ func scenarioReplay() *cobra.Command {
 			"the entries that the first difference does not need; --scenario writes the remaining ones as a scenario.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			entries, err := readRecording(args[0])
+			entries, err := readRecording(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			differences, err := record.Replay(entries)
+			differences, err := record.Replay(cmd.Context(), entries)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -76,7 +76,10 @@ func scenarioReplay() *cobra.Command {
 				outcome.Differences = append(outcome.Differences, fmt.Sprint(d))
 			}
 			if shrink && len(differences) > 0 {
-				entries = record.Shrink(entries, record.Shows(differences[0]))
+				ctx := cmd.Context()
+				if entries = record.Shrink(ctx, entries, record.Shows(ctx, differences[0])); ctx.Err() != nil {
+					return ctx.Err()
+				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s the first difference\n", english.PluralWord(len(entries), "1 entry shows", fmt.Sprintf("%d entries show", len(entries))))
 			}
 			if output != "" {
@@ -117,13 +120,13 @@ func (r replayed) print(p *printer) {
 	}
 }
 
-func readRecording(path string) ([]record.Entry, error) {
-	f, err := os.Open(path)
+func readRecording(ctx context.Context, path string) ([]record.Entry, error) {
+	f, err := files.Open(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	entries, err := record.Read(f)
+	entries, err := record.Read(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -22,7 +22,7 @@ func readRun(t *testing.T, file string) *trace.Run {
 	f, err := os.Open(file)
 	require.NoError(t, err)
 	defer f.Close()
-	run, err := report.Read(f)
+	run, err := report.Read(t.Context(), f)
 	require.NoError(t, err)
 	return run
 }

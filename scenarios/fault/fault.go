@@ -27,7 +27,7 @@ type Fault struct {
 	For     time.Duration      `yaml:"for" doc:"delay, skew: how long"`
 	Errno   nedriver.ErrorCode `yaml:"errno" doc:"errno: such as ENOSPC"`
 	Code    string             `yaml:"code" doc:"error: an NSM error code such as InternalError"`
-	Times   int                `yaml:"times" doc:"storm: how many"`
+	Times   int                `yaml:"times" max:"10000" doc:"storm: how many"`
 	Bytes   int                `yaml:"bytes" doc:"reset, half, stall: after this many bytes; corrupt: offset in the image, in bytes"`
 	Rate    int                `yaml:"rate" doc:"limit: bytes per second"`
 

@@ -6,6 +6,7 @@ package record
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -51,16 +52,21 @@ type Reply struct {
 const (
 	maxEntry   = 4 << 10 // bytes of a line
 	maxEntries = 1 << 20
-	maxWords   = 3 // of a request
+	maxWords   = 3                         // of a request
+	maxAt      = 10 * 365 * 24 * time.Hour // replayed on a virtual clock, which ends in the year 2262
 )
 
 var errTooMany = fmt.Errorf("more than %d entries", maxEntries)
 
-// Read reads a recording. An error names the line.
-func Read(r io.Reader) (entries []Entry, err error) {
+// Read reads a recording. An error names the line, but for the context's when that is done.
+func Read(ctx context.Context, r io.Reader) (entries []Entry, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, maxEntry), maxEntry)
+	lines.Split(wholeLines)
 	for n := 1; lines.Scan(); n++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		var e Entry
 		switch err := json.Unmarshal(lines.Bytes(), &e); {
 		case err != nil:
@@ -79,10 +85,20 @@ func Read(r io.Reader) (entries []Entry, err error) {
 	return entries, lines.Err()
 }
 
+// wholeLines is bufio.ScanLines, but for a last line without an end that is no JSON: a piece of an entry that was being
+// written when the machine stopped.
+func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
+	advance, line, err = bufio.ScanLines(data, atEOF)
+	if atEOF && advance > 0 && data[advance-1] != '\n' && !json.Valid(line) {
+		return len(data), nil, nil
+	}
+	return advance, line, err
+}
+
 func (e *Entry) check() error {
 	switch {
-	case e.Session < 1 || e.At < 0:
-		return fmt.Errorf("session %d at %v: sessions count from 1, and times from 0", e.Session, e.At)
+	case e.Session < 1 || e.At < 0 || e.At > maxAt:
+		return fmt.Errorf("session %d at %v: sessions count from 1, and times from 0 to %v", e.Session, e.At, maxAt)
 	case e.What == Attached, e.What == Disabled, e.What == Reset, e.What == Detached:
 		return nil
 	case e.command() == pcidev.CmdInvalid:

@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 // entries ends the world and reads what was recorded.
 func (w *world) entries() []Entry {
 	w.stop()
-	entries, err := Read(bytes.NewReader(w.recording.Bytes()))
+	entries, err := Read(context.Background(), bytes.NewReader(w.recording.Bytes()))
 	require.NoError(w.t, err)
 	return entries
 }
@@ -129,17 +129,17 @@ func TestALifeIsRecordedAndReplayed(t *testing.T) {
 	require.Zero(t, entries[13].Reply.RC)
 	require.EqualValues(t, 512<<20, entries[3].Request[2])
 
-	differences, err := Replay(entries)
+	differences, err := Replay(context.Background(), entries)
 	require.NoError(t, err)
 	require.Empty(t, differences)
 
 	t.Run("another device's replies are told", func(t *testing.T) {
 		entries[4].Reply.RC = -int32(unix.EPERM)
-		differences, err := Replay(entries)
+		differences, err := Replay(context.Background(), entries)
 		require.NoError(t, err)
 		require.Equal(t, "entry 5, SLOT_ADD_VCPU of session 1: rc was 0x1 and is 0x0", differences[0].String())
 
-		require.Equal(t, "SLOT_ALLOC SLOT_ADD_VCPU ", names(Shrink(entries, Shows(differences[0]))))
+		require.Equal(t, "SLOT_ALLOC SLOT_ADD_VCPU ", names(Shrink(t.Context(), entries, Shows(t.Context(), differences[0]))))
 	})
 }
 
@@ -168,7 +168,7 @@ func TestWhatGoesWrongIsReplayedToo(t *testing.T) {
 		entry(pcidev.SlotCountReq{}, Reply{}),
 		{Session: 1, What: Detached, At: 2 * time.Hour},
 	}
-	differences, err := Replay(entries)
+	differences, err := Replay(context.Background(), entries)
 	require.NoError(t, err)
 	require.Empty(t, differences)
 }
@@ -193,6 +193,44 @@ func TestARecordingBecomesAScenario(t *testing.T) {
 	}
 }
 
+func TestAPieceOfAnEntryAtTheEndIsLeftOut(t *testing.T) {
+	whole := `{"at_ns":1,"session":1,"what":"attached"}` + "\n" + `{"at_ns":2,"session":1,"what":"reset"}` + "\n"
+	for cut := range len(whole) + 1 {
+		entries, err := Read(context.Background(), strings.NewReader(whole[:cut]))
+		require.NoError(t, err, whole[:cut])
+		require.LessOrEqual(t, strings.Count(whole[:cut], "\n"), len(entries))
+	}
+	_, err := Read(context.Background(), strings.NewReader(`{"at_ns":1,"session`+"\n"+whole))
+	require.ErrorContains(t, err, "line 1 is no entry of a recording")
+}
+
+func TestAnInterruptEndsReadingReplayingAndShrinking(t *testing.T) {
+	entries, err := Read(t.Context(), strings.NewReader(strings.Repeat(`{"at_ns":1,"session":1,"what":"attached"}`+"\n", 100)))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = Read(ctx, strings.NewReader(`{"at_ns":1,"session":1,"what":"attached"}`))
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = Replay(ctx, entries)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, entries, Shrink(ctx, entries, func([]Entry) bool { panic("it should not ask") }))
+}
+
+func TestRegionsOfARecordingThatOverlapAreOne(t *testing.T) {
+	m := newMemory()
+	for _, r := range [][2]uint64{{40, 10}, {10, 10}, {60, 10}, {20, 20}, {0, 5}, {45, 15}, {70, 0}, {^uint64(0), 2}} {
+		m.share(r[0], r[1])
+	}
+	require.Equal(t, []region{{0, 5}, {10, 70}}, m.shared)
+	for addr := range uint64(75) {
+		for size := range uint64(75) {
+			want := size == 0 || addr+size <= 5 || addr >= 10 && addr+size <= 70
+			require.Equal(t, want, m.mapped(addr, size), "%d at %d", size, addr)
+		}
+	}
+	require.False(t, m.mapped(^uint64(0), 2))
+}
+
 func TestWhatIsNoRecordingIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"hello\n":                                              "line 1 is no entry",
@@ -202,10 +240,10 @@ func TestWhatIsNoRecordingIsRefused(t *testing.T) {
 		`{"session":1,"what":"SLOT_FREE","request":[1,2,3,4]}`: "a request has 3 numbers",
 		strings.Repeat("x", maxEntry+1):                        "this is no recording",
 	} {
-		_, err := Read(strings.NewReader(text))
+		_, err := Read(context.Background(), strings.NewReader(text))
 		require.ErrorContains(t, err, want)
 	}
-	_, err := Replay([]Entry{{What: "nothing"}})
+	_, err := Replay(context.Background(), []Entry{{What: "nothing"}})
 	require.Error(t, err)
 	_, err = Scenario("", []Entry{{What: "nothing"}})
 	require.Error(t, err)
@@ -232,12 +270,12 @@ func FuzzReplay(f *testing.F) {
 {"session":1,"what":"reset"}
 {"session":2,"what":"SLOT_COUNT","reply":{"rc":-5}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := Read(bytes.NewReader(data))
+		entries, err := Read(context.Background(), bytes.NewReader(data))
 		if err != nil || len(entries) > 100 {
 			return
 		}
 		_, _ = Scenario("fuzzed", entries)
-		_, _ = Replay(entries)
+		_, _ = Replay(context.Background(), entries)
 	})
 }
 
@@ -302,11 +340,11 @@ func TestAHypervisorRecordsItsSessions(t *testing.T) {
 	require.NoError(t, s.restart())
 	s.close()
 	require.NoError(t, hv.Close())
-	entries, err := Read(&out)
+	entries, err := Read(context.Background(), &out)
 	require.NoError(t, err)
 	require.Equal(t, "attached SLOT_ALLOC SLOT_ADD_MEM disabled detached ", names(entries))
 	require.EqualValues(t, -int32(unix.EFAULT), entries[2].Reply.RC)
-	differences, err := Replay(entries)
+	differences, err := Replay(context.Background(), entries)
 	require.NoError(t, err)
 	require.Empty(t, differences)
 }

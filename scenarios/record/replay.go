@@ -34,8 +34,9 @@ func (d Difference) String() string {
 
 // Replay gives the recording's commands to the device's model, in its order and at its times on a virtual clock, and
 // tells where the replies differ. Slot uids and CIDs are the recorded ones; an enclave is a machine that does nothing,
-// and ends where the recording shows that it has ended; its image is a small one.
-func Replay(entries []Entry) (differences []Difference, err error) {
+// and ends where the recording shows that it has ended; its image is a small one. It ends with the context's error when ctx
+// is done.
+func Replay(ctx context.Context, entries []Entry) (differences []Difference, err error) {
 	defer func() { // of a bubble in which something never ends
 		if r := recover(); r != nil {
 			err = fmt.Errorf("replay: %v", r)
@@ -50,6 +51,9 @@ func Replay(entries []Entry) (differences []Difference, err error) {
 		p := newPlayer(entries)
 		defer p.close()
 		for i := range entries {
+			if err = ctx.Err(); err != nil { // nothing in a bubble may wait for what is outside
+				return
+			}
 			var found []Difference
 			if found, err = p.play(i); err != nil {
 				err = fmt.Errorf("entry %d, %s: %w", i+1, entries[i].What, err)
@@ -103,22 +107,27 @@ func (p *player) close() {
 // slots is how many slots the recorded hypervisor had, as far as can be told.
 func slots(entries []Entry) int {
 	const plenty = 1 << 16
-	used := make(map[uint64]int) // slot to session
+	used := make(map[uint64]int)        // slot to session
+	of := make(map[int]map[uint64]bool) // session to its slots
 	for i := range entries {
 		e := &entries[i]
 		switch {
 		case e.What == Detached || e.What == Disabled || e.What == Reset:
-			for uid, session := range used {
-				if session == e.Session {
-					delete(used, uid)
-				}
+			for uid := range of[e.Session] {
+				delete(used, uid)
 			}
+			delete(of, e.Session)
 		case e.Reply == nil:
 		case e.command() == pcidev.CmdSlotAlloc && e.Reply.RC == -int32(unix.ENOSPC):
 			return max(len(used), 1)
 		case e.command() == pcidev.CmdSlotAlloc && e.Reply.RC == 0:
 			used[e.Reply.SlotUID] = e.Session
+			if of[e.Session] == nil {
+				of[e.Session] = make(map[uint64]bool)
+			}
+			of[e.Session][e.Reply.SlotUID] = true
 		case e.command() == pcidev.CmdSlotFree && e.Reply.RC == 0:
+			delete(of[used[e.Request[0]]], e.Request[0])
 			delete(used, e.Request[0])
 		}
 	}

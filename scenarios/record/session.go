@@ -2,6 +2,8 @@ package record
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -102,21 +104,32 @@ func (v vectors) ClearPending()    {}
 
 // memory is the parent's, as far as it was donated. What was never written takes no room.
 type memory struct {
-	mu     sync.Mutex  // a leaf; slots are freed at the same time
-	shared [][2]uint64 // address, size
+	mu     sync.Mutex // a leaf; slots are freed at the same time
+	shared []region   // by address; none touches the next
 	pages  map[uint64]*[page]byte
 }
 
 const page = 64 << 10
+
+// region is memory from start up to end.
+type region struct{ start, end uint64 }
 
 func newMemory() *memory { return &memory{pages: make(map[uint64]*[page]byte)} }
 
 func (m *memory) share(addr, size uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if size > 0 && addr+size > addr && !m.mapped(addr, size) {
-		m.shared = append(m.shared, [2]uint64{addr, size})
+	if size == 0 || addr+size <= addr {
+		return
 	}
+	// What it overlaps or touches becomes one with it.
+	from := sort.Search(len(m.shared), func(i int) bool { return m.shared[i].end >= addr })
+	to := sort.Search(len(m.shared), func(i int) bool { return m.shared[i].start > addr+size })
+	whole := region{addr, addr + size}
+	if from < to {
+		whole = region{min(addr, m.shared[from].start), max(addr+size, m.shared[to-1].end)}
+	}
+	m.shared = slices.Replace(m.shared, from, to, whole)
 }
 
 // Mapped implements pcidev.Memory.
@@ -128,16 +141,11 @@ func (m *memory) Mapped(addr, size uint64) bool {
 
 // mapped is Mapped with the lock held. Regions that follow each other count as one.
 func (m *memory) mapped(addr, size uint64) bool {
-	for found := true; found && size > 0; {
-		found = false
-		for _, r := range m.shared {
-			if addr >= r[0] && addr-r[0] < r[1] {
-				n := min(size, r[1]-(addr-r[0]))
-				addr, size, found = addr+n, size-n, true
-			}
-		}
+	if size == 0 {
+		return true
 	}
-	return size == 0
+	i := sort.Search(len(m.shared), func(i int) bool { return m.shared[i].end > addr })
+	return i < len(m.shared) && m.shared[i].start <= addr && size <= m.shared[i].end-addr
 }
 
 func (m *memory) ReadAt(p []byte, addr uint64) error {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -185,7 +186,7 @@ func requireTAP(t testing.TB, text string, run *trace.Run) {
 }
 
 func requireJSON(t testing.TB, text string, run *trace.Run) {
-	again, err := Read(strings.NewReader(text))
+	again, err := Read(context.Background(), strings.NewReader(text))
 	for _, r := range run.Results {
 		if r.Name == "" {
 			require.ErrorContains(t, err, "it has no name")
@@ -194,14 +195,14 @@ func requireJSON(t testing.TB, text string, run *trace.Run) {
 	}
 	require.NoError(t, err)
 	require.Len(t, again.Results, len(run.Results))
-	twice, err := Read(strings.NewReader(write(t, "json", again)))
+	twice, err := Read(context.Background(), strings.NewReader(write(t, "json", again)))
 	require.NoError(t, err)
 	require.Equal(t, again, twice)
 }
 
 func TestJSONComesBackAsItWas(t *testing.T) {
 	run := sample()
-	again, err := Read(strings.NewReader(write(t, "json", run)))
+	again, err := Read(context.Background(), strings.NewReader(write(t, "json", run)))
 	require.NoError(t, err)
 	require.Equal(t, run, again)
 }
@@ -225,7 +226,7 @@ func TestReadTakesNothingElse(t *testing.T) {
 		`{"results":[` + result + `"trace":[{"kind":"great"}]}]}`:             `entry 1: no kind "great"`,
 		`{"results":[` + result + `"trace":[{"kind":"note","at_ns":-1}]}]}`:   "entry 1: a number is negative",
 	} {
-		_, err := Read(strings.NewReader(text))
+		_, err := Read(context.Background(), strings.NewReader(text))
 		require.ErrorContains(t, err, "not a JSON report of nesim: ", text)
 		require.ErrorContains(t, err, reason, text)
 	}
@@ -237,7 +238,7 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add([]byte(`{"results":[{"name":"n","status":"great"}]} {`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		run, err := Read(strings.NewReader(string(data)))
+		run, err := Read(context.Background(), strings.NewReader(string(data)))
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			return

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +10,8 @@ import (
 	"github.com/nesim/nesim/scenarios/trace"
 )
 
-// MaxSize is how large a JSON report may be for Read, in bytes.
-const MaxSize = 512 << 20
+// MaxSize is how large a JSON report may be for Read, in bytes: what it is read into can be some ten times as large.
+const MaxSize = 128 << 20
 
 func writeJSON(w io.Writer, run *trace.Run) error {
 	e := json.NewEncoder(w)
@@ -20,13 +21,29 @@ func writeJSON(w io.Writer, run *trace.Run) error {
 }
 
 // Read reads what Write wrote as "json". It takes nothing else: no unknown field, status or kind of entry, no negative
-// number, nothing behind it, and no more than MaxSize.
-func Read(r io.Reader) (*trace.Run, error) {
-	run, err := read(&io.LimitedReader{R: r, N: MaxSize + 1})
+// number, nothing behind it, and no more than MaxSize. It ends with the context's error when that is done.
+func Read(ctx context.Context, r io.Reader) (*trace.Run, error) {
+	run, err := read(&io.LimitedReader{R: stoppable{ctx, r}, N: MaxSize + 1})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("not a JSON report of nesim: %w", err)
 	}
 	return run, nil
+}
+
+// stoppable is a reader that ends with its context.
+type stoppable struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (s stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.Reader.Read(p)
 }
 
 func read(r *io.LimitedReader) (*trace.Run, error) {

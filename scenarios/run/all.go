@@ -2,9 +2,11 @@ package run
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nesim/nesim/scenarios"
@@ -23,10 +25,12 @@ func All(ctx context.Context, list []*scenarios.Scenario, o Options, parallel in
 	next := make(chan int)
 	var players sync.WaitGroup
 	var mu sync.Mutex
+	var entries atomic.Int64
 	for range parallel {
 		players.Go(func() {
 			for i := range next {
 				all.Results[i] = Run(ctx, list[i], o)
+				keepEntries(&all.Results[i], &entries)
 				if done != nil {
 					mu.Lock()
 					done(all.Results[i])
@@ -41,6 +45,20 @@ func All(ctx context.Context, list []*scenarios.Scenario, o Options, parallel in
 	close(next)
 	players.Wait()
 	return all
+}
+
+// maxEntries bounds the entries of all traces of a run, which are kept for its reports: some 150 bytes each.
+const maxEntries = 4_000_000
+
+// keepEntries counts a result's entries, and drops them where there are too many already.
+func keepEntries(r *trace.Result, entries *atomic.Int64) {
+	if entries.Add(int64(len(r.Entries))) <= maxEntries {
+		return
+	}
+	r.Entries = nil
+	if r.Status == trace.Passed {
+		r.Status, r.Error = trace.Broken, fmt.Sprintf("the traces of this run come to more than %d entries: run fewer scenarios at a time, or in shards", maxEntries)
+	}
 }
 
 // Choose keeps the scenarios that have one of the tags; no tags keep all.

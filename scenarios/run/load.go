@@ -1,6 +1,7 @@
 package run
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,20 +10,24 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nesim/nesim/internal/files"
 	"github.com/nesim/nesim/scenarios"
 	"github.com/nesim/nesim/scenarios/steps"
 )
 
 // Load reads the scenarios of files and folders. A folder stands for all .yaml and .yml files in it and below, in the order
 // of their names, but for those whose names begin with _: they are parts for others to include. The error joins those of
-// all files.
-func Load(paths ...string) (all []*scenarios.Scenario, err error) {
+// all files; when ctx is done it is the context's.
+func Load(ctx context.Context, paths ...string) (all []*scenarios.Scenario, err error) {
 	var errs []error
 	for _, path := range paths {
 		files, err := filesOf(path)
 		errs = append(errs, err)
 		for _, file := range files {
-			some, err := steps.Language.ParseFS(local{}, file)
+			some, err := steps.Language.ParseFS(ctx, local{ctx}, file)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 			all, errs = append(all, some...), append(errs, err)
 		}
 	}
@@ -53,7 +58,7 @@ func filesOf(path string) (files []string, err error) {
 }
 
 // local is this machine's files, by any path.
-type local struct{}
+type local struct{ ctx context.Context }
 
 // Open implements fs.FS.
-func (local) Open(name string) (fs.File, error) { return os.Open(name) }
+func (l local) Open(name string) (fs.File, error) { return files.Open(l.ctx, name) }

@@ -22,14 +22,13 @@ import (
 // player runs one scenario.
 type player struct {
 	world   *steps.World
-	stop    func() error
 	numbers map[*scenarios.Step]int
 
 	mu      sync.Mutex
 	results []trace.StepResult
 }
 
-// play sets the stage, takes the steps, and clears the stage. stop is called between steps: its error ends the run.
+// play sets the stage, takes the steps, and clears the stage. stop is called now and then: its error ends the run.
 func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trace.Result, o Options) {
 	events := new(trace.Trace)
 	set, err := stage.New(ctx, config(s, events, r, o.crowded))
@@ -40,13 +39,16 @@ func play(ctx context.Context, stop func() error, s *scenarios.Scenario, r *trac
 	for i := range s.Faults {
 		set.Faults.Add(s.Faults[i].Fault)
 	}
-	p := &player{world: steps.New(set, events, s.File), stop: stop, numbers: number(s), results: r.Steps}
+	p := &player{world: steps.New(set, events, s.File, stop), numbers: number(s), results: r.Steps}
 	limit := cmp.Or(s.Timeout, wholeLimit)
 	within, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the scenario exceeded its timeout of %v", limit))
 	err = p.steps(within, steps.Branch{Name: "main"}, s.Steps)
 	cancel()
 	r.Status = trace.Passed
 	if err != nil {
+		r.Status, r.Error = trace.Failed, oneLine(err)
+	}
+	if err := events.Err(); err != nil && r.Status == trace.Passed {
 		r.Status, r.Error = trace.Failed, oneLine(err)
 	}
 	if err := p.clear(s.Leftovers); err != nil && r.Status == trace.Passed {
@@ -100,7 +102,7 @@ func (p *player) steps(ctx context.Context, b steps.Branch, list []scenarios.Ste
 // step takes one step. The error names it.
 func (p *player) step(ctx context.Context, b steps.Branch, s *scenarios.Step) error {
 	p.world.Stage.Turn(b.Number)
-	if err := errors.Join(p.stop(), ctx.Err()); err != nil {
+	if err := errors.Join(p.world.Stopped(), ctx.Err()); err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
 	number := p.numbers[s]

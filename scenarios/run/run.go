@@ -32,7 +32,7 @@ const (
 )
 
 // Run plays a scenario. Whatever becomes of it is in the result. On the scripted engine it takes no time worth speaking of,
-// and ctx is looked at between steps only.
+// and ctx is looked at between steps, and in those that repeat something.
 func Run(ctx context.Context, s *scenarios.Scenario, o Options) trace.Result {
 	began := time.Now()
 	r := trace.Result{

@@ -402,20 +402,20 @@ func TestFoldersAreRead(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
-	_, err := run.Load(dir)
+	_, err := run.Load(t.Context(), dir)
 	require.ErrorContains(t, err, "no .yaml file is in this folder")
 	write("b.yaml", "name: b\nsteps:\n- include: parts/_boot.yaml\n- terminate: {enclave: one}\n")
 	write("a/a.yml", "name: a\nsteps: [{create: {enclave: one}}]")
 	write("parts/_boot.yaml", "- run: {enclave: one}\n")
 	write("notes.txt", "not a scenario")
-	list, err := run.Load(dir)
+	list, err := run.Load(t.Context(), dir)
 	require.NoError(t, err)
 	require.Len(t, list, 2)
 	require.Equal(t, "a", list[0].Name)
 	r := run.Run(t.Context(), list[1], run.Options{Engine: stage.Scripted})
 	require.Equal(t, trace.Passed, r.Status, r.Error)
 	require.True(t, strings.HasSuffix(r.Steps[0].File, "_boot.yaml"))
-	_, err = run.Load(filepath.Join(dir, "none.yaml"))
+	_, err = run.Load(t.Context(), filepath.Join(dir, "none.yaml"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 

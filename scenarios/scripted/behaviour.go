@@ -19,7 +19,7 @@ type Behaviour struct {
 type Line struct {
 	At    time.Duration `yaml:"at" doc:"time since the start"`
 	Text  string        `yaml:"text" required:"true"`
-	Times int           `yaml:"times" doc:"how often (default 1)"`
+	Times int           `yaml:"times" max:"10000" doc:"how often (default 1)"`
 }
 
 // DialOut is a connection to a port of the parent, on which the enclave sends a text; it prints the answer on its console.

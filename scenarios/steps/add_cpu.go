@@ -13,7 +13,7 @@ var addCPUStep = kind[AddCPU]("add_cpu", "NE_ADD_VCPU")
 type AddCPU struct {
 	Enclave string `yaml:"enclave" required:"true"`
 	CPU     uint32 `yaml:"cpu" doc:"the CPU's number (default 0: the driver chooses)"`
-	Count   int    `yaml:"count" doc:"how many times (default 1)"`
+	Count   int    `yaml:"count" max:"4096" doc:"how many times (default 1)"`
 }
 
 // Check implements [scenarios.Action].
@@ -26,6 +26,9 @@ func (s *AddCPU) Do(_ context.Context, w *World, b Branch) error {
 		return err
 	}
 	for range max(s.Count, 1) {
+		if err := w.Stopped(); err != nil {
+			return err
+		}
 		err := w.call(b, e.name, fmt.Sprintf("NE_ADD_VCPU %d", s.CPU), func() (string, error) {
 			cpu, err := e.file.AddVCPU(s.CPU)
 			return fmt.Sprint("CPU ", cpu), err

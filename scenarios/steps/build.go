@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -33,7 +34,7 @@ func (s *Build) Do(ctx context.Context, w *World, b Branch) error {
 	if s.Rootfs != "" {
 		spec.Rootfs = w.path(s.Rootfs)
 	}
-	f, err := w.Stage.Build(ctx, spec)
+	f, err := w.Stage.Build(stoppable{ctx, w.stop}, spec)
 	if err != nil {
 		return fmt.Errorf("build image %s: %w", s.As, err)
 	}
@@ -47,3 +48,12 @@ func (s *Build) Do(ctx context.Context, w *World, b Branch) error {
 	w.Note(b, "parent", trace.Note, "image "+s.As+" is built")
 	return nil
 }
+
+// stoppable is a context whose error is that of stop too: packing looks at it between files.
+type stoppable struct {
+	context.Context
+	stop func() error
+}
+
+// Err implements context.Context.
+func (s stoppable) Err() error { return cmp.Or(s.stop(), s.Context.Err()) }

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nesim/nesim/scenarios"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/sim/vsock"
 )
 
 // maxBytes bounds what one step sends or receives.
-const maxBytes = 64 << 20
+const maxBytes = scenarios.MaxBytes
 
 // conn is a connection that a step has made.
 type conn struct{ vsock.Conn }

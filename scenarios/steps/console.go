@@ -31,7 +31,10 @@ func (s *Console) Do(ctx context.Context, w *World, _ Branch) error {
 	if err != nil {
 		return err
 	}
-	text, err := w.Stage.Console(ctx, e.slot, want.MatchString)
+	text, err := w.Stage.Console(ctx, e.slot, func(text string) bool { return w.stop() != nil || want.MatchString(text) })
+	if err := w.stop(); err != nil {
+		return err
+	}
 	if err != nil {
 		return mismatch("the console does not show %q; it ends with %.200q", s.Regexp, last(text, 200))
 	}

@@ -70,9 +70,12 @@ func (s *Exec) run(ctx context.Context, w *World, b Branch, env []string) error 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its children end with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
+	out := output{end: cmd.Cancel}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	if out.text.Len() > scenarios.MaxOutput {
+		return mismatch("it printed more than %d MiB", scenarios.MaxOutput>>20)
+	}
 	if cmd.ProcessState == nil {
 		return err
 	}
@@ -90,6 +93,21 @@ func (s *Exec) run(ctx context.Context, w *World, b Branch, env []string) error 
 		return mismatch("the output %q does not match %q", last(out.String(), 200), s.Output)
 	}
 	return nil
+}
+
+// output is what a program prints. One that prints too much is ended.
+type output struct {
+	text bytes.Buffer
+	end  func() error
+}
+
+func (o *output) String() string { return o.text.String() }
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.text.Len() > scenarios.MaxOutput {
+		return len(p), o.end()
+	}
+	return o.text.Write(p)
 }
 
 // cids are the variables that give a program the enclaves' CIDs: NESIM_CID_NAME.

@@ -59,7 +59,7 @@ func (s *Expect) Do(ctx context.Context, w *World, _ Branch) error {
 	case s.Silent || s.EOF || s.Reset:
 		return s.end(c)
 	case s.Regexp != "":
-		return s.match(c)
+		return s.match(c, w.stop)
 	case s.Size > 0:
 		return equal(c, pattern(int(s.Size)))
 	default:
@@ -81,7 +81,7 @@ func equal(c *conn, want []byte) error {
 }
 
 // match reads until what has arrived matches. Bytes that arrived with it are taken too.
-func (s *Expect) match(c *conn) error {
+func (s *Expect) match(c *conn, stop func() error) error {
 	want, err := regexp.Compile(s.Regexp)
 	if err != nil {
 		return err
@@ -89,6 +89,9 @@ func (s *Expect) match(c *conn) error {
 	var got []byte
 	buf := make([]byte, 4096)
 	for !want.Match(got) {
+		if err := stop(); err != nil {
+			return err
+		}
 		n, err := c.Read(buf)
 		got = append(got, buf[:n]...)
 		if err != nil {

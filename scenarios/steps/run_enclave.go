@@ -22,7 +22,7 @@ const (
 type RunEnclave struct {
 	Enclave string              `yaml:"enclave" doc:"name of the enclave" required:"true"`
 	Process string              `yaml:"process" doc:"the parent's process; created when it is first named"`
-	CPUs    int                 `yaml:"cpus" doc:"vCPUs (default 2)"`
+	CPUs    int                 `yaml:"cpus" max:"4096" doc:"vCPUs (default 2)"`
 	Memory  scenarios.Size      `yaml:"memory" doc:"memory (default 128M)"`
 	Image   string              `yaml:"image" doc:"hello (default), the name of a built image, or a file"`
 	CID     uint64              `yaml:"cid" doc:"the CID (default 0: the hypervisor chooses)"`

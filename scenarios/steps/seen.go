@@ -43,6 +43,9 @@ func (s *Seen) Do(_ context.Context, w *World, _ Branch) error {
 		if e.Kind == trace.Step {
 			continue
 		}
+		if err := w.stop(); err != nil {
+			return err
+		}
 		if first.MatchString(line(e)) {
 			if count++; begin < 0 {
 				begin = len(entries)

@@ -23,6 +23,9 @@ type Send struct {
 func (s *Send) Check(c *scenarios.Checker) {
 	c.Uses(scenarios.Endpoint, s.On)
 	c.OneOf("text, hex or size", s.Text != "", s.Hex != "", s.Size > 0)
+	if s.Size > 0 && s.Size <= maxBytes {
+		return // nothing else can be wrong
+	}
 	if _, err := s.data(); err != nil {
 		c.Fail("%v", err)
 	}

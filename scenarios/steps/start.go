@@ -27,10 +27,18 @@ func (s *Start) Check(c *scenarios.Checker) {
 	checkBehaviour(c, s.Does)
 }
 
-// checkBehaviour reports behaviour given to enclaves that are not scripted.
+// checkBehaviour reports behaviour given to enclaves that are not scripted, and consoles without end.
 func checkBehaviour(c *scenarios.Checker, does *scripted.Behaviour) {
-	if does != nil {
-		c.Only("scripted", "does is for scripted enclaves")
+	if does == nil {
+		return
+	}
+	c.Only("scripted", "does is for scripted enclaves")
+	size := 0
+	for _, line := range does.Console {
+		size += max(line.Times, 1) * (len(line.Text) + 1)
+	}
+	if size > scenarios.MaxConsole {
+		c.Fail("the enclave's console has more than %d MiB", scenarios.MaxConsole>>20)
 	}
 }
 

@@ -22,6 +22,8 @@ type World struct {
 	Stage *stage.Stage
 	Trace *trace.Trace
 
+	stop func() error // its error ends the run
+
 	file string // the scenario's; its folder holds the files that it names
 
 	mu        sync.Mutex
@@ -35,10 +37,11 @@ type World struct {
 	vmmMemory uint64            // bytes
 }
 
-// New makes the world of a scenario from a file, on a stage that has been set.
-func New(s *stage.Stage, t *trace.Trace, file string) *World {
+// New makes the world of a scenario from a file, on a stage that has been set. stop is called now and then, and its error
+// ends what is under way: a scripted scenario cannot wait for a context from outside its virtual time.
+func New(s *stage.Stage, t *trace.Trace, file string, stop func() error) *World {
 	return &World{
-		Stage: s, Trace: t, file: file,
+		Stage: s, Trace: t, file: file, stop: stop,
 		processes: make(map[string]*process), enclaves: make(map[string]*enclave), images: make(map[string]*os.File),
 		memories: make(map[string]*nedriver.Mapping), conns: make(map[string]*conn),
 		listeners: make(map[string]net.Listener), slots: make(map[string]uint64),
@@ -64,6 +67,9 @@ func mismatch(format string, args ...any) error { return Mismatch{fmt.Sprintf(fo
 func (w *World) Note(b Branch, lane string, kind trace.Kind, text string) {
 	w.Trace.Add(lane, kind, b.Step, text)
 }
+
+// Stopped is why nothing more is done: the run was stopped, or its trace is full.
+func (w *World) Stopped() error { return cmp.Or(w.stop(), w.Trace.Err()) }
 
 // turn waits for the branch's turn, from which on the stage attributes events to the branch's step.
 func (w *World) turn(b Branch) {
@@ -106,11 +112,11 @@ const retry = 10 * time.Millisecond
 
 // pause waits a little. Branches that wake at the same instant go on one at a time.
 func (w *World) pause(ctx context.Context, b Branch) error {
-	err := sleep(ctx, retry)
-	if err == nil {
-		w.turn(b)
+	if err := sleep(ctx, retry); err != nil {
+		return err
 	}
-	return err
+	w.turn(b)
+	return w.Stopped()
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"path"
@@ -25,7 +26,7 @@ func Load() (all []*scenarios.Scenario, err error) {
 		if entry.Name()[0] == '_' {
 			continue
 		}
-		some, err := steps.Language.ParseFS(files, entry.Name())
+		some, err := steps.Language.ParseFS(context.Background(), files, entry.Name())
 		for _, s := range some {
 			s.File = path.Join("suite", s.File)
 		}

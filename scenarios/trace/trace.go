@@ -6,6 +6,7 @@ package trace
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -43,7 +44,18 @@ type Trace struct {
 	mu      sync.Mutex
 	began   time.Time
 	entries []Entry
+	text    int // bytes
+	full    bool
 }
+
+// Limits of a trace: a scenario of a few lines can make interrupts, lines on a console and connections without end.
+const (
+	MaxEntries = 100_000
+	MaxText    = 64 << 20 // bytes of all entries together
+)
+
+// ErrFull is what a trace says that has more than MaxEntries entries, or MaxText bytes of text. What comes then is not kept.
+var ErrFull = fmt.Errorf("its trace comes to more than %d entries or %d MiB", MaxEntries, MaxText>>20)
 
 // Begin starts the clock.
 func (t *Trace) Begin() {
@@ -59,7 +71,21 @@ func (t *Trace) Add(lane string, kind Kind, step int, text string) {
 	if t.began.IsZero() {
 		t.began = time.Now()
 	}
+	if t.text += len(text); t.text > MaxText || len(t.entries) == MaxEntries {
+		t.full = true
+		return
+	}
 	t.entries = append(t.entries, Entry{At: time.Since(t.began), Lane: lane, Kind: kind, Text: text, Step: step})
+}
+
+// Err returns ErrFull if the trace has not all that happened.
+func (t *Trace) Err() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.full {
+		return ErrFull
+	}
+	return nil
 }
 
 // Entries returns all of them by time. What happened at one instant is ordered by lane, and within its lane as it was
