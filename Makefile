@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --match 'v*' 2>/dev/null)
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 VERSION_FLAGS = -X main.release=$(VERSION) -X main.commit=$(COMMIT)
 
-.PHONY: help deps kernel samples programs build demo test race bench lint clean print-version-flags
+.PHONY: help deps kernel samples programs build demo test race bench fuzz lint clean print-version-flags
 
 help: ## what can be made
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,6 +47,11 @@ race: deps samples build ## the same under the race detector (needs a C compiler
 
 bench: deps build ## the benchmarks
 	$(GO) test -timeout 30m -run '^$$' -bench . ./...
+
+FUZZTIME ?= 10s
+
+fuzz: programs ## every fuzz target for FUZZTIME, until one fails
+	@GO=$(GO) .ci/fuzz $(FUZZTIME)
 
 lint: programs ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:" $$unformatted; exit 1; }
