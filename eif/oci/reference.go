@@ -1,24 +1,17 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/moby/moby/client"
 )
-
-// engineTime is how long a container engine may take to say that it is there.
-const engineTime = 10 * time.Second
 
 // openReference opens the image of a name: from the local engine where that has it, as nitro-cli does, else from its
 // registry.
@@ -39,45 +32,6 @@ func (i *Image) openReference(ctx context.Context, image string) error {
 		return fmt.Errorf("%w; and registry %s: %w", engineErr, ref.Context().RegistryStr(), err)
 	}
 	return nil
-}
-
-// openEngine opens the image of a name that the local engine has: the one at DOCKER_HOST, else Docker's socket. It
-// reports false, with an error that says why, where another place may have it.
-func (i *Image) openEngine(ctx context.Context, image string) (found bool, err error) {
-	engine, err := client.New(client.FromEnv)
-	if err != nil {
-		return true, fmt.Errorf("local engine: %w", err)
-	}
-	defer engine.Close()
-	pinging, cancel := context.WithTimeout(ctx, engineTime)
-	defer cancel()
-	if _, err := engine.Ping(pinging, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return ctx.Err() != nil, fmt.Errorf("no local engine answers at %s", engine.DaemonHost())
-	}
-	var raw bytes.Buffer
-	inspect, err := engine.ImageInspect(ctx, image, client.ImageInspectWithRawResponse(&raw))
-	if errdefs.IsNotFound(err) {
-		return false, errors.New("the local engine has no such image")
-	}
-	if err != nil {
-		return true, fmt.Errorf("local engine: %w", err)
-	}
-	saved, err := engine.ImageSave(ctx, []string{image})
-	if err != nil {
-		return true, fmt.Errorf("local engine: %w", err)
-	}
-	defer saved.Close()
-	done := int64(0)
-	data, err := i.spool.add(ctx, saved, func(n int) { done += int64(n); i.options.Progress(done, max(done, inspect.Size)) })
-	if err != nil {
-		return true, fmt.Errorf("local engine: %w", err)
-	}
-	found, err = i.openTar(data)
-	if err == nil && !found {
-		err = errors.New("local engine: it saved no image")
-	}
-	i.Source, i.Inspect = LocalEngine, raw.Bytes()
-	return true, err
 }
 
 // openRegistry opens an image in its registry, with the credentials of Docker's or Podman's login.
