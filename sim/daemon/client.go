@@ -81,7 +81,7 @@ func (c *Client) connect(ctx context.Context) (*net.UnixConn, error) {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 			return nil, &NotRunningError{Dir: c.dir, Err: err}
 		case !errors.Is(err, unix.EAGAIN):
-			return nil, c.unreachable(err)
+			return nil, c.unreachable(unfit(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -92,7 +92,7 @@ func (c *Client) connect(ctx context.Context) (*net.UnixConn, error) {
 }
 
 func (c *Client) unreachable(err error) error {
-	return errcode.New(errcode.Socket, "cannot reach the daemon: %w", unfit(err))
+	return errcode.New(errcode.Socket, "cannot reach the daemon: %w", err)
 }
 
 // promptly calls f, whose request the daemon is to answer without waiting for anything.
