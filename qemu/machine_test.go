@@ -3,6 +3,7 @@ package qemu
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/digitalocean/go-qemu/qmp"
 	"github.com/stretchr/testify/require"
 )
 
@@ -411,4 +413,20 @@ func playNesim() {
 	_, err = os.Stdout.WriteString(strconv.Itoa(m.PID()) + "\n")
 	must(err)
 	m.Wait()
+}
+
+// Events come from QEMU, which a hostile guest may have taken over.
+func FuzzEvents(f *testing.F) {
+	f.Add([]byte(`{"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}`))
+	f.Add([]byte(`{"event":"RESET","data":{"guest":"yes"}}`))
+	f.Add([]byte(`{"event":"GUEST_PANICKED","data":null}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var e qmp.Event
+		if json.Unmarshal(raw, &e) != nil {
+			return
+		}
+		if reason := cause(e); reason != 0 {
+			require.Contains(t, reasonNames, reason)
+		}
+	})
 }

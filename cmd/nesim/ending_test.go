@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -133,6 +134,19 @@ func TestWhatAnEnclaveSaysDoesNotSteerTheTerminal(t *testing.T) {
 	w := &tamed{w: failing{}}
 	_, err := w.Write([]byte("x"))
 	require.Error(t, err)
+}
+
+func TestJSONOnATerminalDoesNotSteerIt(t *testing.T) {
+	name := "a\u009b31m\u202e\U000e0001\x7f世\n"
+	raw, err := json.Marshal(map[string]string{"name": name})
+	require.NoError(t, err)
+	shown := escapeJSON(string(raw))
+	require.NotContains(t, shown, "\u009b")
+	require.NotContains(t, shown, "\u202e")
+	require.Contains(t, shown, `a\u009b31m\u202e\udb40\udc01\u007f世`)
+	var back map[string]string
+	require.NoError(t, json.Unmarshal([]byte(shown), &back))
+	require.Equal(t, name, back["name"])
 }
 
 type failing struct{}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -67,12 +69,37 @@ func showAlways(cmd *cobra.Command, value any, people func(p *printer)) error {
 	return p.err
 }
 
-// printJSON writes a value as nitro-cli does, with an indent of two spaces.
+// printJSON writes a value as nitro-cli does, with an indent of two spaces. On a terminal what could steer it, of which
+// JSON's own rules leave some as it is, is escaped: the value is the same.
 func printJSON(w io.Writer, value any) error {
-	e := json.NewEncoder(w)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(value)
+	if err := e.Encode(value); err != nil {
+		return err
+	}
+	out := text.String()
+	if isTerminal(w) {
+		out = escapeJSON(out)
+	}
+	_, err := io.WriteString(w, out)
+	return err
+}
+
+// escapeJSON escapes the characters of a JSON text that are not printable. They stand in strings alone.
+func escapeJSON(text string) string {
+	var out strings.Builder
+	for _, r := range text {
+		if r == '\n' || unicode.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&out, "\\u%04x", unit)
+		}
+	}
+	return out.String()
 }
 
 func isTerminal(w io.Writer) bool {

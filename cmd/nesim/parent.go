@@ -17,6 +17,7 @@ func parentCommand() *cobra.Command {
 	var cfg primary.Config
 	var copies []string
 	var accel string
+	var raw *bool
 	cmd := &cobra.Command{
 		Use:   "parent [--exec COMMAND] [--root DIR] [--copy FILE[:PATH]]...",
 		Short: "Boot a primary VM with the Linux NE driver",
@@ -37,15 +38,16 @@ func parentCommand() *cobra.Command {
 				cfg.Copies = append(cfg.Copies, copied)
 			}
 			if verbose(cmd) {
-				cfg.KernelLog = cmd.ErrOrStderr()
+				cfg.KernelLog = tame(cmd.ErrOrStderr(), *raw)
 			}
-			code, err := runParent(cmd, cfg)
+			code, err := runParent(cmd, cfg, *raw)
 			if err == nil && code != 0 {
 				os.Exit(code)
 			}
 			return err
 		},
 	}
+	raw = rawFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&cfg.Command, "exec", "", "command to run with sh -c (default: an interactive shell)")
 	flags.StringVar(&cfg.Root, "root", "", "folder with the root directory of the VM, to which nesim adds /.nesim")
@@ -62,7 +64,7 @@ func parentCommand() *cobra.Command {
 }
 
 // runParent finds the parts of the VM, starts the daemon if none runs, and runs the VM on this terminal.
-func runParent(cmd *cobra.Command, cfg primary.Config) (code int, err error) {
+func runParent(cmd *cobra.Command, cfg primary.Config, raw bool) (code int, err error) {
 	ctx := cmd.Context()
 	if cfg.QEMU, err = setup.FindQEMU(ctx); err != nil {
 		return 0, err
@@ -84,6 +86,9 @@ func runParent(cmd *cobra.Command, cfg primary.Config) (code int, err error) {
 	cfg.Say = func(line string) { fmt.Fprintln(os.Stderr, printable(line)) }
 	restore := terminal(&cfg)
 	defer restore()
+	if !cfg.Terminal { // a terminal in the VM is there to steer this one
+		cfg.Stdout, cfg.Stderr = tame(cfg.Stdout, raw), tame(cfg.Stderr, raw)
+	}
 	return primary.Run(ctx, cfg)
 }
 

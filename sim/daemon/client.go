@@ -256,7 +256,12 @@ func (c *Client) ask(ctx context.Context, method, path string, body, result any)
 	if result == nil {
 		return nil
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(result); err != nil {
+	return decode(resp.Body, result)
+}
+
+// decode reads an answer's JSON.
+func decode(body io.Reader, result any) error {
+	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(result); err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil

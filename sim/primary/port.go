@@ -121,5 +121,9 @@ func (p *reports) next() (report plan.Report, err error) {
 	if err := json.Unmarshal(line, &report); err != nil {
 		return report, fmt.Errorf("read the primary VM's report: %w", err)
 	}
+	if report.Exit < 0 || report.Exit > 255 || report.Stdout < 0 || report.Stderr < 0 {
+		return plan.Report{}, fmt.Errorf("read the primary VM's report: exit code %d, %d and %d bytes of output cannot be",
+			report.Exit, report.Stdout, report.Stderr)
+	}
 	return report, nil
 }

@@ -164,12 +164,16 @@ func TestTheEndOfALongTextIsKept(t *testing.T) {
 
 func FuzzReports(f *testing.F) {
 	f.Add("{\"ready\":true}\n{\"exit\":3}\n")
+	f.Add("{\"exit\":256}\n") // an exit code of which a process would make 0
+	f.Add("{\"exit\":-1,\"stdout\":-7}\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		p := newReports(strings.NewReader(text))
 		for {
-			if _, err := p.next(); err != nil {
+			report, err := p.next()
+			if err != nil {
 				return
 			}
+			require.True(t, report.Exit >= 0 && report.Exit <= 255 && report.Stdout >= 0 && report.Stderr >= 0)
 		}
 	})
 }
