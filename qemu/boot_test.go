@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/nesim/nesim/eif/inspect"
 	"github.com/nesim/nesim/qemu/setup"
 )
 
@@ -29,6 +30,7 @@ var parts = sync.OnceValues(func() (p struct {
 	binary         string
 	sandbox        string
 	kernel, initrd []byte
+	machine        MachineType
 }, err error,
 ) {
 	q, err := setup.FindQEMU(context.Background())
@@ -42,6 +44,12 @@ var parts = sync.OnceValues(func() (p struct {
 	p.binary, p.sandbox = q.Path, q.Sandbox
 	if p.kernel, err = os.ReadFile(k.Image); err != nil {
 		return p, err
+	}
+	p.machine = ACPI
+	if takes, err := inspect.TakesCmdlineDevices(context.Background(), bytes.NewReader(p.kernel), int64(len(p.kernel))); err != nil {
+		return p, err
+	} else if takes {
+		p.machine = Nitro
 	}
 	dir, err := os.MkdirTemp("", "nesim-guest-")
 	if err != nil {
@@ -94,6 +102,7 @@ func guest(t *testing.T, cmdline string) (Config, *screen) {
 		Name: t.Name(), Binary: p.binary, Sandbox: p.sandbox, CPUs: 1, MemoryBytes: 128 << 20,
 		Kernel: memfd(t, p.kernel), Initrd: memfd(t, p.initrd),
 		Cmdline: "console=ttyS0 quiet " + cmdline, Console: s, Accel: TCG,
+		Machines: []MachineType{p.machine},
 	}, s
 }
 
@@ -133,6 +142,7 @@ func TestHowAGuestEnds(t *testing.T) {
 		want          Exit
 	}{
 		{"power off", "DO=poweroff", Exit{GuestShutdown, ""}},
+		{"halt", "DO=halt", Exit{GuestShutdown, ""}},
 		{"reboot", "DO=reboot", Exit{GuestReset, ""}},
 		{"reboot through the keyboard controller", "reboot=k DO=reboot", Exit{GuestReset, ""}},
 		{"reboot through the BIOS", "reboot=b DO=reboot", Exit{GuestReset, ""}},
@@ -149,6 +159,48 @@ func TestHowAGuestEnds(t *testing.T) {
 			require.Equal(t, test.want, exit, "console: %s", console)
 		})
 	}
+}
+
+// A guest with exactly 2048 MiB hung once, its ramdisk over the ACPI tables. The layout changes at that size, where a ramdisk's
+// highest address is, and above 3 GiB, from where on the rest of the memory lies above 4 GiB.
+func TestAGuestBootsWithAnyMemorySize(t *testing.T) {
+	p, err := parts()
+	require.NoError(t, err)
+	large, err := cpio([]string{zeroes(t, 230<<20)})
+	require.NoError(t, err)
+	for _, test := range []struct {
+		mib     uint64
+		ramdisk []byte
+	}{
+		{1024, p.initrd},
+		{2048, p.initrd},
+		{2048, append(large, p.initrd...)}, // Linux takes archives one behind the other
+		{3072, p.initrd},
+		{4098, p.initrd},
+	} {
+		t.Run(fmt.Sprintf("%d MiB, ramdisk of %d MiB", test.mib, len(test.ramdisk)>>20), func(t *testing.T) {
+			cfg, console := guest(t, "DO=cmdline")
+			cfg.MemoryBytes, cfg.Initrd = test.mib<<20, memfd(t, test.ramdisk)
+			require.Equal(t, Exit{Reason: GuestShutdown}, boot(t, cfg).Wait(), "console: %s", console)
+			_, rest, found := strings.Cut(console.String(), "MemTotal:")
+			require.True(t, found)
+			var kib uint64
+			_, err := fmt.Sscan(rest, &kib)
+			require.NoError(t, err)
+			require.Greater(t, kib>>10, test.mib*9/10, "the guest has all of its memory")
+		})
+	}
+}
+
+// zeroes makes a file of so many zeroes, whose blocks take no room.
+func zeroes(t *testing.T, size int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "zeroes")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, f.Truncate(size))
+	return path
 }
 
 func TestTheGuestGetsWhatTheConfigSays(t *testing.T) {

@@ -111,6 +111,29 @@ func TestLastWords(t *testing.T) {
 	}
 }
 
+func TestAKernelThatSaysThatItHalts(t *testing.T) {
+	const stamp = "[    2.662882] "
+	for text, want := range map[string]bool{
+		stamp + "reboot: System halted\r\n":                                  true,
+		"<0>reboot: System halted\n":                                         true,
+		stamp + "reboot: Power off not available: System halted instead\r\n": true,
+		stamp + "reboot: System halted":                                      false, // it may go on
+		stamp + "reboot: System halted by me\n":                              false,
+		"my log says reboot: System halted\n":                                false,
+		stamp + "reboot: Restarting system\n":                                false,
+	} {
+		l := newLastWords()
+		l.read([]byte(text))
+		l.read([]byte(text[:len(text)-1])) // once is enough
+		select {
+		case <-l.halts:
+			require.True(t, want, text)
+		default:
+			require.False(t, want, text)
+		}
+	}
+}
+
 func FuzzLastWords(f *testing.F) {
 	f.Add([]byte("[ 1.0] Kernel panic - not syncing: x\n[ 1.1] ---[ end Kernel panic - not syncing: x ]---"), byte(3))
 	f.Fuzz(func(t *testing.T, text []byte, cut byte) {

@@ -8,7 +8,7 @@ type ExitReason int
 const (
 	// Stopped: [Machine.Stop] or [Machine.Kill] asked for it.
 	Stopped ExitReason = iota + 1
-	// GuestShutdown: the guest powered itself off.
+	// GuestShutdown: the guest powered itself off, or halted for good.
 	GuestShutdown
 	// GuestReset: the guest rebooted; a microvm does not come back from that.
 	GuestReset

@@ -17,20 +17,29 @@ var (
 	spinLine  = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?---\[ end Kernel panic - not syncing.*\]---`)
 )
 
+// haltLine is what a Linux kernel prints when it halts for good (kernel/reboot.c, kernel_halt; at level 0, so that no
+// setting hides it). Without ACPI it does so also when it is told to power off.
+var haltLine = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?reboot: (?:System halted|Power off not available: System halted instead)$`)
+
 // lastWords reads the console for what QMP cannot tell of a guest without a pvpanic driver: that its
-// kernel panicked, why, and whether it will ever reboot. The guest can feign it, and hurts only itself.
+// kernel panicked, why, and whether it will ever reboot; and that it has halted. The guest can feign it, and hurts only
+// itself.
 type lastWords struct {
 	spins chan struct{} // closed when the kernel says that it spins for ever
+	halts chan struct{} // closed when the kernel says that it halts
 
-	mu    sync.Mutex
-	line  []byte
-	why   string
-	exec  string // the first program that could not be executed as init, and why
-	spun  bool
-	found bool
+	mu     sync.Mutex
+	line   []byte
+	why    string
+	exec   string // the first program that could not be executed as init, and why
+	spun   bool
+	halted bool
+	found  bool
 }
 
-func newLastWords() *lastWords { return &lastWords{spins: make(chan struct{})} }
+func newLastWords() *lastWords {
+	return &lastWords{spins: make(chan struct{}), halts: make(chan struct{})}
+}
 
 // read takes console text in any pieces.
 func (l *lastWords) read(p []byte) {
@@ -44,6 +53,10 @@ func (l *lastWords) read(p []byte) {
 			continue
 		}
 		l.judge()
+		if !l.halted && bytes.Contains(l.line, []byte("System halted")) && haltLine.Match(l.line) {
+			l.halted = true
+			close(l.halts)
+		}
 		l.line = l.line[:0]
 	}
 	l.judge()

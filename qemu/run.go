@@ -105,7 +105,7 @@ func (r *run) watch(stopping, killing <-chan struct{}) Exit {
 		}
 	}
 	status := make(chan string, 1)
-	spins, events := r.console.words.spins, r.mon.events
+	spins, halts, events := r.console.words.spins, r.console.words.halts, r.mon.events
 	for {
 		select {
 		case e, ok := <-events:
@@ -124,6 +124,9 @@ func (r *run) watch(stopping, killing <-chan struct{}) Exit {
 		case <-spins:
 			spins = nil
 			end(GuestPanic, 0)
+		case <-halts:
+			halts = nil
+			end(GuestShutdown, 0)
 		case <-stopping:
 			stopping = nil
 			end(Stopped, stopGrace)
