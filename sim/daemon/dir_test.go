@@ -40,6 +40,7 @@ func TestOnlyAPrivateFolderIsUsed(t *testing.T) {
 		oneLine(t, Run(t.Context(), testConfig(refused.dir)), refused.want)
 		_, err = Ensure(t.Context(), refused.dir, "no-such-program")
 		oneLine(t, err, refused.want)
+		require.LessOrEqual(t, strings.Count(err.Error(), "NESIM_DIR"), 1, "the advice is given once: %v", err)
 		for command, err := range everyCommand(t, refused.dir) {
 			require.Error(t, err, command)
 			require.NotErrorAs(t, err, new(*NotRunningError), command)
