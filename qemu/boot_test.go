@@ -37,7 +37,7 @@ var parts = sync.OnceValues(func() (p struct {
 	if err != nil {
 		return p, err
 	}
-	k, err := setup.FindKernel()
+	k, err := setup.FindDebianKernel()
 	if err != nil {
 		return p, err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/eif/inspect"
 	"github.com/nesim/nesim/qemu"
 	"github.com/nesim/nesim/qemu/setup"
 	"github.com/nesim/nesim/qemu/vhostuser"
@@ -123,9 +124,18 @@ func boot(t testing.TB, spec Spec, listens bool) *enclave {
 	var serving sync.WaitGroup
 	serving.Go(func() { vhostuser.Serve(ctx, l, e.vsock) })
 
+	info, err := kernel.Stat()
+	require.NoError(t, err)
+	machine := qemu.ACPI
+	takes, err := inspect.TakesCmdlineDevices(t.Context(), kernel, info.Size())
+	require.NoError(t, err)
+	if takes {
+		machine = qemu.Nitro
+	}
 	e.machine, err = qemu.Start(t.Context(), qemu.Config{
 		Name: "hello", Binary: program.Path, CPUs: 1, MemoryBytes: 256 << 20,
 		Kernel: kernel, Initrd: initrd, Cmdline: cmdline, Console: e.console, VsockSocket: socket,
+		Machines: []qemu.MachineType{machine},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() {
