@@ -22,8 +22,8 @@ const (
 )
 
 // rtcWrites are the writes that set the real-time clock so that it is ahead of now, by up to half a second. A kernel
-// reads whole seconds, and so half a second less than there is, on the average; some add it, some do not. Begun anew by
-// QEMU, the clock's seconds would lag behind the host's by up to one more.
+// reads whole seconds, and so half a second less than there is, on average; some add it, some do not. As QEMU starts it,
+// the clock lags behind the host by up to one second more.
 //
 // The clock begins a second when a register is written while it runs, and half a second when the divider is let go
 // (QEMU, hw/rtc/mc146818rtc.c, cmos_ioport_write).
