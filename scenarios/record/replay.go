@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nesim/nesim/eif"
+	"github.com/nesim/nesim/internal/bubble"
 	"github.com/nesim/nesim/pcidev"
 	"github.com/nesim/nesim/scenarios/scripted"
 	"github.com/nesim/nesim/sim/hypervisor"
@@ -37,17 +36,12 @@ func (d Difference) String() string {
 // and ends where the recording shows that it has ended; its image is a small one. It ends with the context's error when ctx
 // is done.
 func Replay(ctx context.Context, entries []Entry) (differences []Difference, err error) {
-	defer func() { // of a bubble in which something never ends
-		if r := recover(); r != nil {
-			err = fmt.Errorf("replay: %v", r)
-		}
-	}()
 	for i := range entries {
 		if err := entries[i].check(); err != nil {
 			return nil, fmt.Errorf("entry %d: %w", i+1, err)
 		}
 	}
-	synctest.Test(new(testing.T), func(*testing.T) { // a bubble is Go's only virtual clock
+	stuck := bubble.Run(func() {
 		p := newPlayer(entries)
 		defer p.close()
 		for i := range entries {
@@ -62,6 +56,9 @@ func Replay(ctx context.Context, entries []Entry) (differences []Difference, err
 			differences = append(differences, found...)
 		}
 	})
+	if stuck != nil {
+		return nil, fmt.Errorf("replay: %w", stuck)
+	}
 	return differences, err
 }
 
@@ -227,7 +224,7 @@ func (p *player) end(uid uint64) {
 		return
 	}
 	p.machines.Kill(uint32(slot.EnclaveCID))
-	synctest.Wait()
+	bubble.Wait()
 }
 
 // compare tells where replies differ.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nesim/nesim/internal/bubble"
 	"github.com/nesim/nesim/scenarios"
 	"github.com/nesim/nesim/scenarios/stage"
 	"github.com/nesim/nesim/scenarios/trace"
@@ -46,7 +47,9 @@ func Run(ctx context.Context, s *scenarios.Scenario, o Options) trace.Result {
 		r.Status, r.Error = trace.Skipped, context.Cause(ctx).Error()
 	case o.Engine == stage.Scripted:
 		// Nothing in a bubble may wait for what is outside.
-		inBubble(&r, func() { play(context.Background(), ctx.Err, s, &r, o) })
+		if err := bubble.Run(func() { play(context.Background(), ctx.Err, s, &r, o) }); err != nil {
+			r.Status, r.Error = trace.Broken, err.Error()
+		}
 	default:
 		play(ctx, ctx.Err, s, &r, o)
 	}

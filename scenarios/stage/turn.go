@@ -3,7 +3,8 @@ package stage
 import (
 	"math/rand/v2"
 	"slices"
-	"testing/synctest"
+
+	"github.com/nesim/nesim/internal/bubble"
 )
 
 // turns lets the branches of a scenario act one at a time, so that the same seed gives the same run however Go's
@@ -61,7 +62,7 @@ func (t *turns) run(random *rand.Rand, gone <-chan struct{}) {
 				return
 			}
 		}
-		synctest.Wait()
+		bubble.Wait()
 		waiting = t.more(waiting)
 		i := 0
 		if len(waiting) > 1 {
