@@ -271,7 +271,7 @@ func TestAFloodNobodyReads(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "running", status)
 	go func() {
-		<-m.current().proc.done
+		<-m.current().proc.Done()
 		close(console.hold)
 	}()
 	require.NoError(t, m.Stop(t.Context()))

@@ -12,9 +12,8 @@
 // supervise (one a machine) decides everything: it alone reads QMP events, the process's end, the
 // requests to stop and the kernel's last words on the console, so the first cause of an end wins and
 // no lock is held while anything is waited for. Beside it run
-//   - process.run, locked to an OS thread, because the kernel ends QEMU when the *thread* that started
-//     it ends (PR_SET_PDEATHSIG); it lives until QEMU is reaped;
-//   - os/exec's two copiers, for the console and for QEMU's own messages;
+//   - those of the process (package child): one that reaps it, and os/exec's two copiers, for the console
+//     and for QEMU's own messages;
 //   - relay.run, which hands console text to the caller's writer, so that a slow writer stalls neither
 //     QEMU nor supervision;
 //   - go-qemu's reader, and at most one goroutine a command: a command cannot be cancelled, it ends
@@ -22,5 +21,5 @@
 //
 // # Locks
 //
-// Machine.mu, process.mu, relay.mu and monitor.busy are leaves: none is taken while holding another.
+// Machine.mu, relay.mu and monitor.busy are leaves: none is taken while holding another.
 package qemu

@@ -130,7 +130,7 @@ func (p Probe) try(ctx context.Context, kernel *os.File, cmdline, says string) (
 	switch said := console.has(says); {
 	case exit.Reason == Stopped:
 		// Under a load the guest may have had no processor: then a slow start says nothing of KVM.
-		used := r.proc.cmd.ProcessState.UserTime() + r.proc.cmd.ProcessState.SystemTime()
+		used := r.proc.State().UserTime() + r.proc.State().SystemTime()
 		return fmt.Sprintf("it was not done within %v", kvmTime), used > time.Since(began)/2
 	case exit.Reason == InternalError:
 		return exit.Detail, blamesKVM(exit.Detail)

@@ -125,7 +125,7 @@ func (m *Machine) Accel() Accel { return m.accel }
 func (m *Machine) Type() MachineType { return m.current().machine }
 
 // PID is QEMU's process id; a second start changes it.
-func (m *Machine) PID() int { return m.current().proc.cmd.Process.Pid }
+func (m *Machine) PID() int { return m.current().proc.PID() }
 
 func (m *Machine) current() *run {
 	m.mu.Lock()

@@ -4,92 +4,41 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nesim/nesim/internal/child"
 )
 
-// pipeDelay is how long the pipes of a dead QEMU may stay open in processes that left its group.
-const pipeDelay = 2 * time.Second
-
-// A process is one QEMU and whatever it started, in a process group of its own.
+// A process is one QEMU, with the end of what it says.
 type process struct {
-	cmd    *exec.Cmd
+	*child.Process
 	stderr *tail
-	done   chan struct{} // closed when reaped and its pipes are read to the end
-
-	mu     sync.Mutex
-	reaped bool // from here on the pid may be somebody else's
 }
 
 // startProcess starts binary; its standard output goes to stdout, files become descriptors 3 and up.
-// It dies with this process, however this process dies.
 func startProcess(binary string, args []string, files []*os.File, stdout io.Writer) (*process, error) {
-	p := &process{
-		cmd:    exec.Command(binary, args...),
-		stderr: &tail{},
-		done:   make(chan struct{}),
-	}
-	p.cmd.Stdout = stdout
-	p.cmd.Stderr = p.stderr
-	p.cmd.ExtraFiles = files
-	p.cmd.WaitDelay = pipeDelay
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-
-	started := make(chan error, 1)
-	go p.run(started)
-	if err := <-started; err != nil {
+	stderr := &tail{}
+	started, err := child.Start(binary, args, files, stdout, stderr)
+	if err != nil {
 		return nil, fmt.Errorf("cannot start QEMU: %w", err)
 	}
-	return p, nil
-}
-
-// run starts the process and stays on its OS thread until the process is reaped: the death of the
-// starting thread, which the Go runtime may end at will, would kill it (prctl(2), PR_SET_PDEATHSIG).
-func (p *process) run(started chan<- error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := p.cmd.Start()
-	started <- err
-	if err != nil {
-		return
-	}
-	defer close(p.done)
-	// While the dead leader is not reaped its number still names the group, so what it left behind
-	// can be killed without hitting a stranger.
-	for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-	}
-	p.kill()
-	p.mu.Lock()
-	p.reaped = true
-	p.mu.Unlock()
-	_ = p.cmd.Wait() // how it ended is read from ProcessState
-}
-
-// kill kills the process's group; harmless after its end.
-func (p *process) kill() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.reaped {
-		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
-	}
+	return &process{started, stderr}, nil
 }
 
 // ending is how a process that is done ended: by which signal (0: none), and in words.
 func (p *process) ending() (signal syscall.Signal, words string) {
-	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	status, ok := p.State().Sys().(syscall.WaitStatus)
 	if ok && status.Signaled() {
 		sig := status.Signal()
 		return sig, fmt.Sprintf("%s (%s)", unix.SignalName(sig), sig)
 	}
-	words = p.cmd.ProcessState.String()
+	words = p.State().String()
 	if line := p.stderr.complaint(); line != "" {
 		words += ": " + line
 	}

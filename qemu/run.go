@@ -52,8 +52,8 @@ func launch(ctx context.Context, cfg *Config, accel Accel, machine MachineType) 
 		return nil, err
 	}
 	if err := r.greet(ctx, accel); err != nil {
-		r.proc.kill()
-		<-r.proc.done
+		r.proc.Kill()
+		<-r.proc.Done()
 		r.tidy()
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func launch(ctx context.Context, cfg *Config, accel Accel, machine MachineType) 
 
 // greet connects QMP and starts the guest; when ctx ends first it kills QEMU.
 func (r *run) greet(ctx context.Context, accel Accel) error {
-	unhook := context.AfterFunc(ctx, r.proc.kill)
+	unhook := context.AfterFunc(ctx, r.proc.Kill)
 	err := r.mon.connect()
 	unhook()
 	if err == nil && accel == TCG { // under KVM the date is kvm-clock's
@@ -78,7 +78,7 @@ func (r *run) greet(ctx context.Context, accel Accel) error {
 		return fmt.Errorf("QEMU did not start: %w", context.Cause(ctx))
 	}
 	select {
-	case <-r.proc.done:
+	case <-r.proc.Done():
 		_, words := r.proc.ending()
 		return fmt.Errorf("QEMU ended at once: %s", words)
 	case <-time.After(exitTime):
@@ -134,10 +134,10 @@ func (r *run) watch(stopping, killing <-chan struct{}) Exit {
 		case <-killing:
 			killing = nil
 			end(Stopped, 0)
-			r.proc.kill()
+			r.proc.Kill()
 		case <-deadline:
-			r.proc.kill()
-		case <-r.proc.done:
+			r.proc.Kill()
+		case <-r.proc.Done():
 			if exit.Reason == 0 {
 				r.flush(events, end)
 			}

@@ -4,68 +4,61 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
 
+	"github.com/nesim/nesim/internal/child"
 	"github.com/nesim/nesim/qemu"
 )
 
-// process is a QEMU, in a process group of its own so that a terminal's signals pass it by.
+// process is a QEMU, with the end of what it says.
 type process struct {
-	cmd    *exec.Cmd
-	stderr *tail
-	done   chan struct{} // closed when it is reaped and its output is read
+	*child.Process
+	stderr   *tail
+	watching sync.WaitGroup
 }
 
-// startProcess starts QEMU. It dies with this process, however this process dies.
+// startProcess starts QEMU. One that KVM has failed is ended: it would stay, with its guest stopped.
 func startProcess(binary string, args []string, files []*os.File, console io.Writer) (*process, error) {
-	p := &process{cmd: exec.Command(binary, args...), stderr: &tail{}, done: make(chan struct{})}
-	p.stderr.next = writerFunc(func(b []byte) {
+	failed := make(chan struct{}, 1)
+	stderr := &tail{next: writerFunc(func(b []byte) {
 		if qemu.KVMFailed(string(b)) {
-			p.kill() // it would stay, with its guest stopped
+			select {
+			case failed <- struct{}{}:
+			default:
+			}
 		}
-	})
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = console, p.stderr, files
-	p.cmd.WaitDelay = 2 * time.Second
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() {
-		// The signal is sent when the thread that started the process ends (prctl(2), PR_SET_PDEATHSIG).
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = p.cmd.Wait() // how it ended is in ProcessState
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
+	})}
+	started, err := child.Start(binary, args, files, console, stderr)
+	if err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
+	p := &process{Process: started, stderr: stderr}
+	p.watching.Go(func() {
+		select {
+		case <-failed:
+			p.Kill()
+		case <-p.Done():
+		}
+	})
 	return p, nil
 }
 
-func (p *process) kill() { _ = p.cmd.Process.Kill() }
-
 // end kills QEMU and waits for its end.
 func (p *process) end() {
-	p.kill()
-	<-p.done
+	p.Kill()
+	<-p.Done()
+	p.watching.Wait()
 }
 
 // ending tells how QEMU ended, in one line.
 func (p *process) ending() string {
 	for _, line := range p.stderr.lines(8) {
 		if !strings.Contains(line, "warning: ") {
-			return p.cmd.ProcessState.String() + ": " + line
+			return p.State().String() + ": " + line
 		}
 	}
-	return p.cmd.ProcessState.String()
+	return p.State().String()
 }
 
 type writerFunc func([]byte)

@@ -132,7 +132,7 @@ func (v *vm) feed() {
 
 // wait waits until the VM is ready, for the command's end, and for all of its output.
 func (v *vm) wait(ctx context.Context) (code int, err error) {
-	defer context.AfterFunc(ctx, v.process.kill)()
+	defer context.AfterFunc(ctx, v.process.Kill)()
 	reports := newReports(v.ports[3])
 	report, err := reports.next()
 	if err != nil {
@@ -192,7 +192,7 @@ func (v *vm) whyEnded(ctx context.Context, what string) error {
 func (v *vm) settle() {
 	if v.link == nil || !v.link.lost.Load() {
 		select {
-		case <-v.process.done:
+		case <-v.process.Done():
 		case <-time.After(settleTime):
 		}
 	}
