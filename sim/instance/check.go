@@ -5,7 +5,6 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -90,9 +89,8 @@ func CheckCPUCount(count, threadsPerCore int) error {
 	return nil
 }
 
-// checkCPUs refuses CPUs that the pool, a canonical CPU list, does not have, as nitro-cli does before it asks the driver.
-func checkCPUs(spec *RunSpec, pool string, threadsPerCore int) error {
-	has := poolCPUs(pool)
+// checkCPUs refuses CPUs that the pool, a CPU list of these CPUs, does not have, as nitro-cli does before it asks the driver.
+func checkCPUs(spec *RunSpec, pool string, has []int, threadsPerCore int) error {
 	if len(spec.CPUIDs) == 0 {
 		if spec.CPUCount > len(has) {
 			return errcode.New(errcode.InsufficientCPUs, "%s requested, and the CPU pool has %d (%s): request fewer, or see nesim serve --ne-cpus",
@@ -106,30 +104,11 @@ func checkCPUs(spec *RunSpec, pool string, threadsPerCore int) error {
 		}
 	}
 	for _, id := range spec.CPUIDs {
-		if !slices.Contains(has, id) {
+		if !slices.Contains(has, int(id)) {
 			return errcode.New(errcode.NoSuchCPUAvailableInPool, "CPU %d is not in the pool %s: choose from it, or see nesim serve --ne-cpus", id, pool)
 		}
 	}
 	return nil
-}
-
-// poolCPUs reads the list that the driver gives of its pool: numbers and ranges, separated by commas.
-func poolCPUs(list string) (cpus []uint32) {
-	for part := range strings.SplitSeq(list, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		from, err := strconv.ParseUint(first, 10, 16)
-		to, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil {
-			continue // an empty pool
-		}
-		for cpu := from; cpu <= to; cpu++ {
-			cpus = append(cpus, uint32(cpu))
-		}
-	}
-	return cpus
 }
 
 // checkMemory refuses less memory than nitro-cli gives an image of so many bytes.

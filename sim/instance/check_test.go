@@ -9,12 +9,8 @@ import (
 	"github.com/nesim/nesim/sim/errcode"
 )
 
-func TestThePoolsListIsRead(t *testing.T) {
-	require.Empty(t, poolCPUs(""))
-	require.Equal(t, []uint32{2, 3, 4, 9}, poolCPUs("2-4,9"))
-}
-
 func TestWhatNitroCLIRefusesBeforeTheDriver(t *testing.T) {
+	pool := []int{2, 3, 4, 5}
 	host := HostMemory{Total: 4096 * mib, Available: 1024 * mib}
 	for _, test := range []struct {
 		err  error
@@ -27,14 +23,14 @@ func TestWhatNitroCLIRefusesBeforeTheDriver(t *testing.T) {
 		{CheckCID(3), errcode.InvalidArgument},
 		{CheckCID(math.MaxUint32), errcode.InvalidArgument},
 		{CheckCID(math.MaxUint64), errcode.InvalidArgument},
-		{checkCPUs(&RunSpec{CPUCount: 4}, "2-5", 2), 0},
-		{checkCPUs(&RunSpec{CPUCount: 5}, "2-5", 2), errcode.InsufficientCPUs},
-		{checkCPUs(&RunSpec{CPUIDs: []uint32{2, 5}}, "2-5", 2), 0},
-		{checkCPUs(&RunSpec{CPUIDs: []uint32{2, 6}}, "2-5", 2), errcode.NoSuchCPUAvailableInPool},
-		{checkCPUs(&RunSpec{CPUIDs: []uint32{6, 6}}, "2-5", 2), errcode.InvalidCPUConfiguration},
-		{checkCPUs(&RunSpec{CPUCount: 3}, "2-5", 2), errcode.IoctlFailure},
-		{checkCPUs(&RunSpec{CPUCount: 3}, "2-5", 1), 0},
-		{checkCPUs(&RunSpec{}, "2-5", 1), errcode.IoctlFailure},
+		{checkCPUs(&RunSpec{CPUCount: 4}, "2-5", pool, 2), 0},
+		{checkCPUs(&RunSpec{CPUCount: 5}, "2-5", pool, 2), errcode.InsufficientCPUs},
+		{checkCPUs(&RunSpec{CPUIDs: []uint32{2, 5}}, "2-5", pool, 2), 0},
+		{checkCPUs(&RunSpec{CPUIDs: []uint32{2, 6}}, "2-5", pool, 2), errcode.NoSuchCPUAvailableInPool},
+		{checkCPUs(&RunSpec{CPUIDs: []uint32{6, 6}}, "2-5", pool, 2), errcode.InvalidCPUConfiguration},
+		{checkCPUs(&RunSpec{CPUCount: 3}, "2-5", pool, 2), errcode.IoctlFailure},
+		{checkCPUs(&RunSpec{CPUCount: 3}, "2-5", pool, 1), 0},
+		{checkCPUs(&RunSpec{}, "2-5", pool, 1), errcode.IoctlFailure},
 		{CheckCPUCount(-2, 2), errcode.IoctlFailure},
 		{checkMemory(64, 16*mib, host), 0},
 		{checkMemory(63, 16*mib, host), errcode.InsufficientMemoryRequested},
@@ -54,7 +50,7 @@ func TestRefusalsSayWhatToGive(t *testing.T) {
 	require.EqualError(t, CheckCPUCount(1, 2), "an enclave is given whole CPU cores, of 2 CPUs each, not 1 CPU: give 2 or a multiple of it")
 	require.EqualError(t, CheckCPUCount(0, 2), "an enclave needs at least one CPU core, not 0 CPUs: give 2 or a multiple of it")
 	require.EqualError(t, CheckCPUCount(0, 1), "an enclave needs at least one CPU core, not 0 CPUs: give 1 or more")
-	require.EqualError(t, checkCPUs(&RunSpec{CPUCount: 1}, "", 1), "1 CPU requested, and the CPU pool has 0 (): request fewer, or see nesim serve --ne-cpus")
+	require.EqualError(t, checkCPUs(&RunSpec{CPUCount: 1}, "", nil, 1), "1 CPU requested, and the CPU pool has 0 (): request fewer, or see nesim serve --ne-cpus")
 	require.EqualError(t, checkMemory(1<<20, 1, HostMemory{Total: 4096 * mib, Available: 1024 * mib}),
 		"1048576 MiB of memory requested, and this host has 4096 MiB, of which 1024 MiB are available: request less")
 }

@@ -251,7 +251,10 @@ func (i *Instance) ThreadsPerCore() int { return i.cfg.ThreadsPerCore }
 func (i *Instance) ID() string { return i.cfg.ID }
 
 // CPUPool is the list of CPUs that enclaves are given.
-func (i *Instance) CPUPool() string { return i.driver.CPUs() }
+func (i *Instance) CPUPool() string {
+	list, _ := i.driver.CPUs()
+	return list
+}
 
 // DialVsock connects from the parent to a vsock port.
 func (i *Instance) DialVsock(ctx context.Context, cid, port uint32) (vsock.Conn, error) {

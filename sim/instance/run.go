@@ -75,7 +75,8 @@ func (i *Instance) openImage(spec RunSpec) (*image, error) {
 	if err != nil {
 		return nil, errcode.Wrap(errcode.FileOperationFailure, err)
 	}
-	if err := checkCPUs(&spec, i.driver.CPUs(), i.cfg.ThreadsPerCore); err != nil {
+	list, pool := i.driver.CPUs()
+	if err := checkCPUs(&spec, list, pool, i.cfg.ThreadsPerCore); err != nil {
 		f.Close()
 		return nil, err
 	}

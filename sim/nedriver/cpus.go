@@ -91,6 +91,7 @@ type cpuPool struct {
 	threadsPerCore int
 	node           int
 	list           string // the parameter as set
+	cpus           []int  // those in it, in order
 }
 
 func newCPUPool(h *Host) *cpuPool {
@@ -120,7 +121,7 @@ func (pool *cpuPool) set(list string) error {
 	}
 	pool.threadsPerCore = pool.topology.ThreadsPerCore
 	pool.node = pool.topology.node(cpus[0])
-	pool.list = list
+	pool.list, pool.cpus = list, cpus
 	return nil
 }
 
@@ -140,13 +141,14 @@ func (pool *cpuPool) clearLocked() {
 			delete(pool.host.offline, cpu)
 		}
 	}
-	pool.avail, pool.threadsPerCore, pool.node, pool.list = nil, 0, -1, ""
+	pool.avail, pool.threadsPerCore, pool.node, pool.list, pool.cpus = nil, 0, -1, "", nil
 }
 
-func (pool *cpuPool) current() string {
+// current is the pool as the list that it was set from, and as the CPUs in order.
+func (pool *cpuPool) current() (list string, cpus []int) {
 	pool.mu.Lock()
 	defer pool.mu.Unlock()
-	return pool.list
+	return pool.list, pool.cpus
 }
 
 // check reads the list and applies the driver's rules in the driver's order: CPUs there and online, of one NUMA

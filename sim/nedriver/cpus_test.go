@@ -128,12 +128,16 @@ func TestPoolRules(t *testing.T) {
 			err := w.driver.SetCPUs(c.list)
 			if c.want == nil {
 				require.NoError(t, err)
-				require.Equal(t, c.list, w.driver.CPUs())
+				list, cpus := w.driver.CPUs()
+				require.Equal(t, c.list, list)
+				require.NotEmpty(t, cpus)
 				return
 			}
 			requireErrno(t, c.want, err)
 			require.Contains(t, err.Error(), c.text)
-			require.Empty(t, w.driver.CPUs())
+			list, cpus := w.driver.CPUs()
+			require.Empty(t, list)
+			require.Empty(t, cpus)
 			_, err = w.file.CreateVM()
 			require.ErrorIs(t, err, NEErrNoCPUsAvailInPool)
 		})
@@ -157,11 +161,21 @@ func TestPoolTakesItsCPUsFromTheParentAndGivesThemBack(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7}, w.host.OnlineCPUs())
 }
 
+func TestThePoolIsGivenInEveryFormOfACPUList(t *testing.T) {
+	for list, want := range map[string][]int{"4-N": {4, 5, 6, 7}, "6-7, 4-5": {4, 5, 6, 7}} {
+		w := newWorld(t, HostConfig{}, list)
+		_, cpus := w.driver.CPUs()
+		require.Equal(t, want, cpus, list)
+	}
+}
+
 func TestPoolCannotChangeWhileThereAreEnclaves(t *testing.T) {
 	w := newWorld(t, HostConfig{}, "2-3")
 	e := w.create()
 	requireErrno(t, unix.EPERM, w.driver.SetCPUs("4-5"))
-	require.Equal(t, "2-3", w.driver.CPUs())
+	list, cpus := w.driver.CPUs()
+	require.Equal(t, "2-3", list)
+	require.Equal(t, []int{2, 3}, cpus)
 	require.NoError(t, e.Close())
 	require.NoError(t, w.driver.SetCPUs("4-5"))
 }

@@ -96,8 +96,9 @@ func (d *Driver) SetCPUs(list string) error {
 	return d.cpus.set(list)
 }
 
-// CPUs returns the list that the CPU pool was set from.
-func (d *Driver) CPUs() string { return d.cpus.current() }
+// CPUs returns the CPU pool: the list that it was set from, as the parameter ne_cpus has it, and its CPUs in order,
+// whether free or not.
+func (d *Driver) CPUs() (list string, cpus []int) { return d.cpus.current() }
 
 // File is the opened device file /dev/nitro_enclaves of a process.
 type File struct {
