@@ -17,7 +17,7 @@ type Image struct {
 }
 
 // Open reads and checks the headers of the EIF that begins r and ends somewhere in its first limit bytes: those of a
-// file, or of an enclave's memory. Size tells where it ends. It does not check the CRC, nor look into the sections:
+// file, or of an enclave's memory. Size reports where it ends. It does not check the CRC, nor look into the sections:
 // Measure does. The bytes behind r must not change while the Image is used. Errors wrap ErrFormat where the bytes are
 // at fault and r's own error where they could not be read.
 //

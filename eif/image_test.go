@@ -97,7 +97,7 @@ func TestOpenRefusesEveryTruncation(t *testing.T) {
 
 // shifted returns a golden image with n bytes before the first section, and so a file that AWS's reader refuses with
 // "Found invalid EIF section", while its hypervisor, by the specification, and QEMU's nitro-enclave machine go by the
-// table. whole tells whether the CRC covers the bytes too.
+// table. whole reports whether the CRC covers the bytes too.
 func shifted(t testing.TB, name string, n int, whole bool) []byte {
 	old := golden(t, name)
 	h := open(t, old).Header()

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// Resign writes the image to w with the signer's signature in the place of the one it has, if any, and returns its
+// Resign writes the image to w with the signer's signature replacing any existing signature, and returns its
 // measurements. The signature comes last; all other sections keep their bytes and their order, so that PCR0, 1 and 2 stay as they
 // are; bytes that belong to no section are left out. The image is read once. One whose CRC is wrong is not signed: the error wraps ErrCRC. On an error w is left with
 // an incomplete image, which Open refuses.

@@ -41,7 +41,7 @@ type Session interface {
 	Close() error // the driver is gone: every slot's VM is ended and waited for
 }
 
-// SlotInfo is what the device tells of a slot (struct ne_pci_dev_cmd_reply).
+// SlotInfo is what the device reports of a slot (struct ne_pci_dev_cmd_reply).
 type SlotInfo struct {
 	SlotUID    uint64
 	EnclaveCID uint64
@@ -67,7 +67,7 @@ const EnclaveDebugMode uint64 = 1
 // SLOT_ALLOC says; the driver keeps to it, a Session refuses more.
 const MaxMemRegions = 4096
 
-// Observer is told what the device did, if the Session implements it too.
+// Observer receives what the device did, if the Session implements it too.
 // Calls must be quick; they come from several goroutines.
 type Observer interface {
 	CommandDone(c Command, req Request, reply Reply) // req nil: unreadable

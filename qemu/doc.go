@@ -1,5 +1,5 @@
 // Package qemu runs one enclave as one QEMU microvm: it writes the command line, starts the process,
-// speaks QMP with it, carries its serial console, and tells in one [Exit] how it ended.
+// speaks QMP with it, carries its serial console, and reports in one [Exit] how it ended.
 //
 // # Ownership
 //

@@ -32,7 +32,7 @@ type Machine struct {
 }
 
 // Start starts a guest and returns when it executes its first instructions, or an error in one line
-// that tells why QEMU did not. ctx bounds the start only. When Start fails nothing is left behind.
+// that says why QEMU did not. ctx bounds the start only. When Start fails nothing is left behind.
 //
 // A guest that ends before [Machine.Booted] is started once more, from the beginning and on the same sockets, on the next
 // of its Config's machine types, if there is another.
@@ -105,7 +105,7 @@ func (m *Machine) say(line string) {
 	}
 }
 
-// Booted tells that the guest has come up (its heartbeat was heard): from here on its end is final.
+// Booted reports that the guest has come up (its heartbeat was heard): from here on its end is final.
 func (m *Machine) Booted() {
 	m.mu.Lock()
 	m.booted = true
@@ -136,7 +136,7 @@ func (m *Machine) current() *run {
 // Done is closed when the machine has ended and nothing of it is left.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
-// Wait waits for the machine's end and tells how it ended.
+// Wait waits for the machine's end and reports how it ended.
 func (m *Machine) Wait() Exit {
 	<-m.done
 	return m.exit

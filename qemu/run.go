@@ -93,7 +93,7 @@ func (r *run) tidy() {
 	r.console.close()
 }
 
-// watch waits for the end of QEMU and tells its first cause. It sees to it that the end comes soon
+// watch waits for the end of QEMU and reports its first cause. It sees to it that the end comes soon
 // after the cause: stopping asks QEMU to quit, killing does not ask.
 func (r *run) watch(stopping, killing <-chan struct{}) Exit {
 	var exit Exit

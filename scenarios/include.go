@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// include puts the steps of a file in the place of a step that includes it, and reports whether this is one.
+// include puts the steps of a file in place of a step that includes it, and reports whether this is one.
 func (d *decoder) include(n *yaml.Node, steps reflect.Value) bool {
 	if n.Kind != yaml.MappingNode || len(n.Content) != 2 || n.Content[0].Value != "include" {
 		return false

@@ -79,7 +79,7 @@ func (s *Service) find(keyID string) (*record, error) {
 	return nil, refuse(errNotFound, "Key '%.300s' does not exist", s.arnOf("key/"+name))
 }
 
-// known tells whether there is a key with an id.
+// known reports whether there is a key with an id.
 func (s *Service) known(id string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -174,7 +174,7 @@ func (r *record) encrypt(plaintext []byte, context map[string]string) []byte {
 	return append(blob, sealed(newGCM(r.Material), plaintext, aad(blob, context))...)
 }
 
-// keyOf tells which key a CiphertextBlob is of.
+// keyOf reports which key a CiphertextBlob is of.
 func keyOf(blob []byte) (id string, ok bool) {
 	if len(blob) <= blobHeader || blob[0] != blobVersion {
 		return "", false

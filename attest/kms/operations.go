@@ -45,7 +45,7 @@ func op[Q any](f func(*Service, *access, *Q) (any, error)) operation {
 // symmetric is the only kind of key there is: its key spec and its encryption algorithm.
 const symmetric = "SYMMETRIC_DEFAULT"
 
-// is tells whether a field that may be left out is, or is what it is by default.
+// is reports whether a field that may be left out is, or is what it is by default.
 func is(field, standard string) bool { return field == "" || field == standard }
 
 type createKey struct {

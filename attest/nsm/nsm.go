@@ -11,7 +11,7 @@ import (
 	"github.com/nesim/nesim/eif"
 )
 
-// The version that DescribeNSM tells.
+// The version that DescribeNSM returns.
 const (
 	versionMajor = 1
 	versionMinor = 0
@@ -51,7 +51,7 @@ type NSM struct {
 // New makes the NSM of an enclave that starts.
 func New(c Config) *NSM { return &NSM{enclave: c.Enclave, pcrs: newBank(&c)} }
 
-// Description is what DescribeNSM tells, in the API's order.
+// Description is what DescribeNSM returns, in the API's order.
 type Description struct {
 	VersionMajor uint16   `cbor:"version_major"`
 	VersionMinor uint16   `cbor:"version_minor"`
@@ -62,7 +62,7 @@ type Description struct {
 	Digest       string   `cbor:"digest"`
 }
 
-// DescribeNSM tells what the NSM is and which PCRs are locked.
+// DescribeNSM reports what the NSM is and which PCRs are locked.
 func (n *NSM) DescribeNSM() Description {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -62,7 +62,7 @@ func NewInstance(a *Authority, p Profile) (*Instance, error) {
 	return &Instance{authority: a, profile: p}, nil
 }
 
-// plain tells whether s has 1 to n lower-case letters, digits and dashes.
+// plain reports whether s has 1 to n lower-case letters, digits and dashes.
 func plain(s string, n int) bool {
 	return s != "" && len(s) <= n && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
@@ -178,7 +178,7 @@ func (e *Enclave) template(now time.Time) *x509.Certificate {
 	}
 }
 
-// covers tells whether a certificate is valid from one time to another. Certificates count in seconds.
+// covers reports whether a certificate is valid from one time to another. Certificates count in seconds.
 func covers(c *x509.Certificate, from, to time.Time) bool {
 	return !from.Before(c.NotBefore) && !to.Truncate(time.Second).After(c.NotAfter)
 }

@@ -70,7 +70,7 @@ func main() {
 	unix.Write(1, []byte(ending.Line()+"\n"))
 }
 
-// run brings the enclave up, runs the workload and tells how it ended.
+// run brings the enclave up, runs the workload and reports how it ended.
 func run() (ending workload.Report, err error) {
 	if _, err := os.Stat(guestwire.NextInit); err == nil {
 		return ending, becomeNext()

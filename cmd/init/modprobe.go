@@ -29,7 +29,7 @@ const (
 // modprobePath is where the kernel is told the program that loads modules (Documentation/admin-guide/sysctl/kernel.rst).
 const modprobePath = "/proc/sys/kernel/modprobe"
 
-// offerModules makes what is in dir ready to be loaded on demand, and tells whether there is anything: it keeps this
+// offerModules makes what is in dir ready to be loaded on demand, and reports whether there is anything: it keeps this
 // program and dir open, and makes the devices whose opening loads a module. kept is whether the descriptors stay open
 // in the program that process 1 becomes.
 func offerModules(dir, program string, kept bool) (bool, error) {

@@ -59,7 +59,7 @@ func examineDevices(ctx context.Context, q setup.QEMU) (findings []finding) {
 	return findings
 }
 
-// examineSandbox tells whether QEMU is confined while it runs enclaves.
+// examineSandbox reports whether QEMU is confined while it runs enclaves.
 func examineSandbox(q setup.QEMU) finding {
 	if q.Sandbox == "" {
 		return finding{"QEMU sandbox", warn, "this QEMU was built without seccomp, so it runs unconfined", "use another QEMU: make deps fetches one, NESIM_QEMU names one"}

@@ -18,7 +18,7 @@ import (
 	"github.com/nesim/nesim/sim/daemon"
 )
 
-// open listens as --listen has it. It also tells where.
+// open listens as --listen has it. It also reports where.
 func (f *kmsFlags) open() (l net.Listener, endpoint string, err error) {
 	if path, ok := strings.CutPrefix(f.listen, "unix:"); ok {
 		l, err = listenPrivate(path)

@@ -22,7 +22,7 @@ type Content struct {
 	Ramdisks []Ramdisk
 }
 
-// SectionInfo tells where a section is.
+// SectionInfo reports where a section is.
 type SectionInfo struct {
 	Kind   string
 	Offset int64 // of its data, in the file

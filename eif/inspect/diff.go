@@ -12,13 +12,13 @@ import (
 	"github.com/nesim/nesim/eif"
 )
 
-// Difference tells what differs between two images.
+// Difference reports what differs between two images.
 type Difference struct {
 	Sections []SectionChange
 	PCRs     []PCRChange // those whose values differ
 }
 
-// Same tells whether nothing differs.
+// Same reports whether nothing differs.
 func (d *Difference) Same() bool { return len(d.Sections) == 0 && len(d.PCRs) == 0 }
 
 // SectionChange is a section that is not the same in both images.

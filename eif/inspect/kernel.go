@@ -23,7 +23,7 @@ const (
 	UnknownKernel KernelFormat = "unknown"
 )
 
-// Kernel tells of a kernel.
+// Kernel describes a kernel.
 type Kernel struct {
 	Format  KernelFormat
 	Arch    eif.Arch // "" where it is not known
@@ -48,7 +48,7 @@ const (
 	maxSegments = 128
 )
 
-// IdentifyKernel tells what the kernel in r's first size bytes is. What cannot be read is of unknown format.
+// IdentifyKernel reports what the kernel in r's first size bytes is. What cannot be read is of unknown format.
 func IdentifyKernel(r io.ReaderAt, size int64) Kernel {
 	first := make([]byte, min(size, setupVersionOffset+2))
 	if n, err := r.ReadAt(first, 0); n < len(first) && err != nil {
@@ -152,7 +152,7 @@ func hasPVH(notes []byte, order binary.ByteOrder, align uint64) bool {
 	return false
 }
 
-// CheckKernel tells why a kernel, of an image for arch, cannot run here, in one line, or returns nil.
+// CheckKernel says why a kernel, of an image for arch, cannot run here, in one line, or returns nil.
 func CheckKernel(k Kernel, arch eif.Arch) error {
 	switch {
 	case arch != eif.ArchX86_64:

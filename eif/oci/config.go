@@ -69,7 +69,7 @@ func (i *Image) command() ([]string, error) {
 	return i.lines("CMD", c.Cmd), nil
 }
 
-// honors tells whether a part of the configuration is to be taken. One that is not, and would matter, is told of.
+// honors reports whether a part of the configuration is to be taken. One that is not, and would matter, is told of.
 func (i *Image) honors(wanted bool, what, value string, same bool, instead string) bool {
 	if !wanted && !same {
 		i.options.Note(fmt.Sprintf("%s %.100q is ignored, as nitro-cli does: %s (--honor-%s)", what, value, instead, strings.ToLower(what)))
@@ -77,7 +77,7 @@ func (i *Image) honors(wanted bool, what, value string, same bool, instead strin
 	return wanted || same
 }
 
-// isRoot tells whether a USER is who runs anyway.
+// isRoot reports whether a USER is who runs anyway.
 func isRoot(user string) bool {
 	name, group, _ := strings.Cut(user, ":")
 	return (name == "" || name == "root" || name == "0") && (group == "" || group == "root" || group == "0")

@@ -27,7 +27,7 @@ type Options struct {
 	Honor Honor
 	// Note is told what the user should know and is no error, a line at a time.
 	Note func(line string)
-	// Progress is told from time to time how many bytes of layers have been read, of how many: 0 where unknown.
+	// Progress is called from time to time with how many bytes of layers have been read, of how many: 0 where unknown.
 	Progress func(done, total int64)
 }
 
@@ -172,12 +172,12 @@ func (i *Image) describe() json.RawMessage {
 	return text
 }
 
-// looksLikePath tells whether a name can only be a path.
+// looksLikePath reports whether a name can only be a path.
 func looksLikePath(name string) bool {
 	return strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") || strings.HasPrefix(name, "../")
 }
 
-// looksLikeArchive tells whether a name ends as an archive's does. A registry's image could have such a name; a file that
+// looksLikeArchive reports whether a name ends as an archive's does. A registry's image could have such a name; a file that
 // was mistyped is far likelier.
 func looksLikeArchive(name string) bool {
 	for _, ending := range []string{".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2"} {

@@ -30,7 +30,7 @@ type item struct {
 }
 
 // scan lists a layer, an uncompressed tar archive. Contents that do not lie in it as they are, those of sparse files,
-// are written out into the spool, once the sizes of all files are known to be bearable. xattrs tells whether there are
+// are written out into the spool, once the sizes of all files are known to be bearable. xattrs reports whether there are
 // extended attributes that matter.
 func (t *tree) scan(ctx context.Context, data *io.SectionReader, s *spool) (items []item, xattrs bool, err error) {
 	sparse := map[int]*file{} // by where they stand
@@ -115,7 +115,7 @@ func fileOf(h *tar.Header) (*file, error) {
 	return f, nil
 }
 
-// isSparse tells whether a regular file's content has holes, which are not in the archive.
+// isSparse reports whether a regular file's content has holes, which are not in the archive.
 func isSparse(h *tar.Header) bool {
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {

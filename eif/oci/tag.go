@@ -27,7 +27,7 @@ func splitTag(name string) (splits [][2]string) {
 	return splits
 }
 
-// named tells how well one of an image's names answers to what was asked for: 0 for not at all, 1 where only the tag is
+// named reports how well one of an image's names answers to what was asked for: 0 for not at all, 1 where only the tag is
 // the same, 2 where the names are.
 func named(asked string, names []string) (quality int) {
 	for _, n := range names {
@@ -51,7 +51,7 @@ func canonical(image string) string {
 }
 
 // pick returns the one image that tag asks for, of several with their names; any where tag is "" and there is but one.
-// same tells that two are one image.
+// same reports that two are one image.
 func pick[T any](path, tag string, all []T, names func(T) []string, same func(a, b T) bool) (T, error) {
 	best, found := 0, []T(nil)
 	for _, one := range all {

@@ -380,7 +380,7 @@ func theHelloEnclaveHangs(t *testing.T, kernel setup.Kernel) {
 	require.Equal(t, "running", status)
 }
 
-// echoes tells whether the workload still answers. The kernel accepts for it either way.
+// echoes reports whether the workload still answers. The kernel accepts for it either way.
 func (e *enclave) echoes() bool {
 	c := e.dial(5005)
 	_, err := c.Write([]byte("?"))

@@ -55,7 +55,7 @@ func (s Spec) checkInit(ctx context.Context, program []byte) error {
 // is left.
 var initMounts = []string{"dev", "proc", "run", "sys", "tmp"}
 
-// covered tells whether a file is where there must be a directory, which the ramdisk then gets in its place.
+// covered reports whether a file is where there must be a directory, which the ramdisk then gets in its place.
 func covered(e Entry) bool {
 	return slices.Contains(mountPoints, e.Name) && (!e.Mode.IsDir() || e.LinkTo != "")
 }
@@ -108,7 +108,7 @@ var (
 	errMounted = errors.New("init mounts over that directory, and nothing that the image has there is left: put the program elsewhere")
 )
 
-// workload checks the workload as init looks for it. own tells that the init is nesim's, which looks into the
+// workload checks the workload as init looks for it. own reports that the init is nesim's, which looks into the
 // environment's PATH where AWS's gives up.
 func (c *checker) workload(name string, dirs [2][]string, own bool, note func(string)) error {
 	if strings.Contains(name, "/") {
@@ -140,13 +140,13 @@ func (c *checker) workload(name string, dirs [2][]string, own bool, note func(st
 	return fmt.Errorf("there is no such program in %.400s: give its path", looked)
 }
 
-// runs tells whether a path names a file that the user may run.
+// runs reports whether a path names a file that the user may run.
 func (c *checker) runs(name string) bool {
 	e, err := c.find(name)
 	return err == nil && e.Mode.IsRegular() && c.user.mayRun(e)
 }
 
-// mayRun tells whether the user may run a file, by its permissions alone. Root may where anybody may.
+// mayRun reports whether the user may run a file, by its permissions alone. Root may where anybody may.
 func (u *User) mayRun(e Entry) bool {
 	switch {
 	case u == nil || u.UID == 0:

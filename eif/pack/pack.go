@@ -62,7 +62,7 @@ type Spec struct {
 	// It is not measured.
 	Metadata eif.Metadata
 
-	// Progress, where it is not nil, is told from time to time how many bytes of the application's contents have been
+	// Progress, where it is not nil, is called from time to time with how many bytes of the application's contents have been
 	// packed, by one goroutine.
 	Progress func(done int64)
 

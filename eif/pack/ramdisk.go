@@ -104,7 +104,7 @@ func check(e Entry) error {
 	return nil
 }
 
-// validName tells whether a name is a path as Entry wants it. Unlike fs.ValidPath's, its bytes need not be UTF-8, as
+// validName reports whether a name is a path as Entry wants it. Unlike fs.ValidPath's, its bytes need not be UTF-8, as
 // Linux's need not.
 func validName(name string) bool {
 	for element := range strings.SplitSeq(name, "/") {

@@ -36,7 +36,7 @@ const (
 	debianImage = "kernel/vmlinuz"
 )
 
-// nitroIsBuilt tells whether fetch.sh --nitro has built its kernel.
+// nitroIsBuilt reports whether fetch.sh --nitro has built its kernel.
 func nitroIsBuilt() bool {
 	path, _ := cachedFile(nitroImage)
 	return path != ""

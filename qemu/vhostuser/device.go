@@ -28,7 +28,7 @@ type Device interface {
 	// block. An error stops the queue.
 	Process(q *Queue) error
 
-	// StopQueue says that q is processed no more; err tells why if the queue broke.
+	// StopQueue says that q is processed no more; err says why if the queue broke.
 	StopQueue(q *Queue, err error)
 
 	// Disconnected says that the front end is gone, and its guest with it. All

@@ -182,7 +182,7 @@ func (q *Queue) flush() {
 
 func (q *Queue) eventIdx() bool { return q.features&FeatureEventIdx != 0 }
 
-// wantsCall tells whether the driver wants to hear of what was just published
+// wantsCall reports whether the driver wants to hear of what was just published
 // (virtio 1.2, sections 2.7.7 and 2.7.10).
 func (q *Queue) wantsCall() bool {
 	if !q.eventIdx() {
@@ -213,7 +213,7 @@ func (q *Queue) setNotify(on bool) bool {
 	return on && q.ring.availIdx() != q.next
 }
 
-// hasWork tells whether a starved queue has got something.
+// hasWork reports whether a starved queue has got something.
 func (q *Queue) hasWork() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

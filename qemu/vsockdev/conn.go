@@ -254,7 +254,7 @@ type news struct {
 	reset bool // the guest is to get a RST
 }
 
-// news wakes those who wait for a change, and tells what the device has to do. The
+// news wakes those who wait for a change, and reports what the device has to do. The
 // caller holds c.mu.
 func (c *Conn) news(v verdict) news {
 	m := &c.machine

@@ -307,7 +307,7 @@ func fails(t testing.TB, c *Conn, want error) {
 	require.ErrorIs(t, err, want)
 }
 
-// has tells whether d has the stream's connection.
+// has reports whether d has the stream's connection.
 func has(d *Device, s *stream) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

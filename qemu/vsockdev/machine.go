@@ -129,7 +129,7 @@ func (m *machine) receiveClosing(h *header) verdict {
 	return nothing
 }
 
-// unheard tells whether the guest has not heard of the connection yet.
+// unheard reports whether the guest has not heard of the connection yet.
 func (m *machine) unheard() bool { return m.state == requesting && m.due&bit(opRequest) != 0 }
 
 // credit takes over what every packet tells about the guest's buffer.
@@ -214,7 +214,7 @@ func (m *machine) sendable(n int) int {
 	return min(n, int(m.room()), maxPayload)
 }
 
-// busy tells whether a packet is due, given n bytes of data to send. Data without
+// busy reports whether a packet is due, given n bytes of data to send. Data without
 // credit makes the machine ask for some, once.
 func (m *machine) busy(n int) bool {
 	if m.state == deciding || m.state == gone {

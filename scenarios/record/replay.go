@@ -32,7 +32,7 @@ func (d Difference) String() string {
 }
 
 // Replay gives the recording's commands to the device's model, in its order and at its times on a virtual clock, and
-// tells where the replies differ. Slot uids and CIDs are the recorded ones; an enclave is a machine that does nothing,
+// reports where the replies differ. Slot uids and CIDs are the recorded ones; an enclave is a machine that does nothing,
 // and ends where the recording shows that it has ended; its image is a small one. It ends with the context's error when ctx
 // is done.
 func Replay(ctx context.Context, entries []Entry) (differences []Difference, err error) {
@@ -227,7 +227,7 @@ func (p *player) end(uid uint64) {
 	bubble.Wait()
 }
 
-// compare tells where replies differ.
+// compare reports where replies differ.
 func compare(i int, e *Entry, now *Reply) (differences []Difference) {
 	was := e.Reply
 	for _, f := range []struct {

@@ -47,7 +47,7 @@ type scenario struct {
 	number  int
 }
 
-// donates tells whether memory became a slot's.
+// donates reports whether memory became a slot's.
 func (e *Entry) donates() bool {
 	return e.command() == pcidev.CmdSlotAddMem && e.Reply != nil && e.Reply.RC == 0
 }

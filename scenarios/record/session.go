@@ -21,8 +21,8 @@ type session struct {
 	regions map[uint64][][2]uint64 // by slot uid: address and size of each
 }
 
-// patience bounds the wait for a reply, on the virtual clock.
-const patience = time.Hour
+// replyTimeout bounds the wait for a reply, on the virtual clock.
+const replyTimeout = time.Hour
 
 func newSession(hv pcidev.Hypervisor) (s *session, err error) {
 	s = &session{memory: newMemory(), regions: make(map[uint64][][2]uint64)}
@@ -67,8 +67,8 @@ func (s *session) do(req pcidev.Request) (reply pcidev.Reply, err error) {
 	}
 	select {
 	case <-s.raised[pcidev.NEVecReply]:
-	case <-time.After(patience):
-		return reply, fmt.Errorf("no reply in %v", patience)
+	case <-time.After(replyTimeout):
+		return reply, fmt.Errorf("no reply in %v", replyTimeout)
 	}
 	b := make([]byte, pcidev.ReplySize)
 	if err := s.device.RegionRead(pcidev.BAR, pcidev.NERecvData, b); err != nil {

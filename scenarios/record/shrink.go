@@ -40,7 +40,7 @@ func Shrink(ctx context.Context, entries []Entry, holds func([]Entry) bool) []En
 	}
 }
 
-// Shows returns what tells whether a recording still shows a difference between the recorded device and the model.
+// Shows returns a function that reports whether a recording still shows a difference between the recorded device and the model.
 func Shows(ctx context.Context, d Difference) func([]Entry) bool {
 	return func(entries []Entry) bool {
 		differences, err := Replay(ctx, entries)

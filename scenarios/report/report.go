@@ -1,4 +1,4 @@
-// Package report tells how a run of scenarios went: to people on a terminal, to what reads test results, and as a
+// Package report presents how a run of scenarios went: to people on a terminal, to what reads test results, and as a
 // timeline to look around in.
 //
 // Names, errors and above all traces hold what enclaves said, so all of it is hostile: each format escapes it, and

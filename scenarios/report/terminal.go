@@ -9,7 +9,7 @@ import (
 	"github.com/nesim/nesim/scenarios/trace"
 )
 
-// Live tells of scenarios as they end.
+// Live reports scenarios as they end.
 type Live struct {
 	lines
 	style Style
@@ -26,7 +26,7 @@ func Terminal(w io.Writer, style Style) *Live {
 	return &Live{lines{w: w}, style}
 }
 
-// Result tells how a scenario went: on a line, and its steps on a line each, with the trace around the failing one.
+// Result reports how a scenario went: on a line, and its steps on a line each, with the trace around the failing one.
 func (t *Live) Result(r *trace.Result) error {
 	t.printf("%s %s %s\n", t.status(r.Status), printable(r.Name),
 		t.paint("2", fmt.Sprintf("(%s, seed %d, %v)", place(r.File, r.Line), r.Seed, round(r.Elapsed))))
@@ -94,7 +94,7 @@ func (t *Live) trace(r *trace.Result) {
 	}
 }
 
-// Summary tells how all went: what failed once more, and the numbers.
+// Summary reports how all went: what failed once more, and the numbers.
 func (t *Live) Summary(run *trace.Run) error {
 	if !run.OK() {
 		t.printf("\n")

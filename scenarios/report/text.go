@@ -113,7 +113,7 @@ func entries(n int, which string) string {
 	return "(" + english.Plural(n, which+" entry", which+" entries") + ")"
 }
 
-// struck tells how often a fault struck.
+// struck reports how often a fault struck.
 func struck(f *trace.FaultResult) string {
 	text := "struck " + english.Plural(f.Struck, "time", "")
 	if f.Struck == 0 {

@@ -1,4 +1,4 @@
-// Package run plays scenarios on a stage and tells how they went.
+// Package run plays scenarios on a stage and reports how they went.
 //
 // Goroutines: a scenario is played in the caller's, and each branch of a parallel step in one of its own, which the step
 // waits for. Locks: player.mu guards the names that branches share; it is a leaf.

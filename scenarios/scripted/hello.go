@@ -29,7 +29,7 @@ func (g *guest) hello() {
 	})
 }
 
-// works tells whether the workload does anything still.
+// works reports whether the workload does anything still.
 func (g *guest) works() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -50,7 +50,7 @@ func (b *localBus) Close() (err error) {
 
 func (b *localBus) cut() { _ = b.Close() }
 
-// there tells whether the device is, as an error.
+// there reports whether the device is, as an error.
 func (b *localBus) there() error {
 	select {
 	case <-b.vectors.gone:

@@ -56,7 +56,7 @@ func (s *Stage) Close() error {
 	return errors.Join(errs...)
 }
 
-// Leftovers tells of slots that are still there, once all processes have exited.
+// Leftovers reports slots that are still there, once all processes have exited.
 func (s *Stage) Leftovers() error {
 	left := s.Hypervisor.Slots()
 	if len(left) == 0 {

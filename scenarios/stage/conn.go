@@ -107,7 +107,7 @@ func (c *faultyConn) fetch(n int) error {
 	return nil
 }
 
-// left carries out the faults that come after so many bytes, and tells how many of n may pass before. What counts for a
+// left carries out the faults that come after so many bytes, and reports how many of n may pass before. What counts for a
 // reset is what has come from the enclave; both directions stall, each for itself; only the enclave's ends.
 func (c *faultyConn) left(n int, by *deadline) (int, error) {
 	for _, f := range c.faults {
@@ -273,7 +273,7 @@ func (d *deadline) set(t time.Time) {
 	d.changed = make(chan struct{})
 }
 
-// amount tells how much has passed, in whole KiB where it is much: how long an attestation document is depends on chance.
+// amount reports how much has passed, in whole KiB where it is much: how long an attestation document is depends on chance.
 func amount(n int64) string {
 	if n < 1<<10 {
 		return fmt.Sprintf("%d bytes", n)

@@ -20,7 +20,7 @@ import (
 
 const nedriverOffset = nedriver.EIFLoadOffset
 
-// observe is told what the hypervisor does.
+// observe receives what the hypervisor does.
 func (s *Stage) observe(e hypervisor.Event) {
 	s.mu.Lock()
 	a := s.actor(e.SlotUID)
@@ -51,7 +51,7 @@ func (s *Stage) observe(e hypervisor.Event) {
 	s.note(lane, trace.State, text)
 }
 
-// describe tells of a command in one line.
+// describe writes a command in one line.
 func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
 	text := c.String() + arguments(req)
 	if reply.RC != 0 {
@@ -72,7 +72,7 @@ func describe(c pcidev.Command, req pcidev.Request, reply pcidev.Reply) string {
 	return text
 }
 
-// arguments tells what a command is about.
+// arguments reports what a command is about.
 func arguments(req pcidev.Request) string {
 	switch r := req.(type) {
 	case pcidev.EnclaveStartReq:

@@ -214,7 +214,7 @@ func (s seeded) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Step tells which step is under way, for the trace.
+// Step reports which step is under way, for the trace.
 func (s *Stage) Step(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -289,7 +289,7 @@ func (s *Stage) underWay() int {
 	return s.step
 }
 
-// Exit waits for the end of an enclave's machine and tells how it ended.
+// Exit waits for the end of an enclave's machine and reports how it ended.
 func (s *Stage) Exit(ctx context.Context, slotUID uint64) (hypervisor.Exit, error) {
 	var exit *hypervisor.Exit
 	err := s.await(ctx, func() bool {

@@ -92,5 +92,5 @@ func (r *Run) VMMMemory() (most uint64) {
 	return most
 }
 
-// OK tells whether nothing failed.
+// OK reports whether nothing failed.
 func (r *Run) OK() bool { return r.Count(Failed)+r.Count(Broken) == 0 }

@@ -1,7 +1,7 @@
 // Package trace is what a run of scenarios tells: every event that was seen, each step with how it went, and the
 // results of all scenarios. The runner writes it, reports read it.
 //
-// A Trace is safe for concurrent use; all else here are plain values.
+// A Trace is safe for concurrent use; everything else here is plain values.
 package trace
 
 import (

@@ -33,7 +33,7 @@ func (r Row) Outcome() string {
 	return name
 }
 
-// WriteTable writes the rows of two worlds beside each other, and tells how many are not the same.
+// WriteTable writes the rows of two worlds beside each other, and reports how many are not the same.
 func WriteTable(w io.Writer, left, right string, a, b []Row) (differences int) {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(out, "call\t%s\t%s\t\n", left, right)

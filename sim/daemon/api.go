@@ -30,7 +30,7 @@ const (
 	pathListen    = "/vsock/listen"    // ?port=[&keep]
 )
 
-// About tells of a running daemon.
+// About describes a running daemon.
 type About struct {
 	PID       int    `json:"ProcessID"`
 	Version   string `json:"Version"`

@@ -104,7 +104,7 @@ func (c *Client) awaitOther(ctx context.Context, folder *private.Dir) error {
 	}
 }
 
-// lastLine returns the last line of the log, which tells why the daemon ended.
+// lastLine returns the last line of the log, which says why the daemon ended.
 func lastLine(dir *private.Dir) string {
 	path := filepath.Join(dir.Path(), logName)
 	f, err := dir.OpenFile(logName, os.O_RDONLY, 0)

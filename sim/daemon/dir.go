@@ -154,7 +154,7 @@ func removeStale(dir string) error {
 	return nil
 }
 
-// CheckDir tells what is wrong with a folder for a daemon, and makes nothing: one that is not there may be missing, but
+// CheckDir reports what is wrong with a folder for a daemon, and makes nothing: one that is not there may be missing, but
 // must be possible to make.
 func CheckDir(dir string) error {
 	if len(dir)+len(longestSocket) > sunPathMax {

@@ -42,7 +42,7 @@ func (s *Session) EnclaveStart(uid, cid, flags uint64) (uint64, error) {
 	return uint64(sl.run(vm, img)), nil
 }
 
-// mayStart tells whether the slot has what an enclave needs. h.mu is held.
+// mayStart reports whether the slot has what an enclave needs. h.mu is held.
 func (sl *slot) mayStart(flags uint64) error {
 	if err := sl.wantInit("start enclave"); err != nil {
 		return err

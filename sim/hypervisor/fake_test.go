@@ -81,7 +81,7 @@ func (r *ram) Zero(paddr, size uint64) error {
 // at is a page of the parent's memory, 2 MiB each.
 func (r *ram) at(page uint64) uint64 { return r.base + page*2*mib }
 
-// zeroed tells whether all of it reads as zeroes.
+// zeroed reports whether all of it reads as zeroes.
 func (r *ram) zeroed(t testing.TB) bool {
 	buf, zeroes := make([]byte, mib), make([]byte, mib)
 	for off := uint64(0); off < r.size; off += mib {

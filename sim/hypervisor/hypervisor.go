@@ -30,7 +30,7 @@ type Config struct {
 	Slots int    // slots there are, of all sessions together; 0 means DefaultSlots
 	VCPUs uint32 // vCPU ids of a parent are 1 to VCPUs-1; 0 means DefaultVCPUs
 
-	// Observe is told what happens, or nil. It is called from several goroutines and must be quick; it may call the
+	// Observe is called with what happens, or nil. It is called from several goroutines and must be quick; it may call the
 	// Hypervisor.
 	Observe func(Event)
 	// Rand makes slot uids; nil means crypto/rand.
@@ -113,7 +113,7 @@ type SlotStatus struct {
 	Err          error             // why a command for the slot was refused, the last time that happened
 }
 
-// Slot tells of a slot of any session, as long as it is not freed.
+// Slot describes a slot of any session, as long as it is not freed.
 func (h *Hypervisor) Slot(uid uint64) (SlotStatus, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -124,7 +124,7 @@ func (h *Hypervisor) Slot(uid uint64) (SlotStatus, bool) {
 	return sl.status(), true
 }
 
-// Slots tells of all slots, in the order of their uids.
+// Slots describes all slots, in the order of their uids.
 func (h *Hypervisor) Slots() []SlotStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()

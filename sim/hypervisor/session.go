@@ -194,22 +194,22 @@ func (s *Session) SlotCount() (uint64, error) {
 	return uint64(len(s.slots)), nil
 }
 
-// SlotInfo tells of a slot.
+// SlotInfo describes a slot.
 func (s *Session) SlotInfo(uid uint64) (pcidev.SlotInfo, error) {
 	return s.info(func(sl *slot) bool { return sl.uid == uid }, "no slot with uid %#x", uid)
 }
 
-// NextSlot tells of the slot with the next larger uid; 0 begins.
+// NextSlot describes the slot with the next larger uid; 0 begins.
 func (s *Session) NextSlot(uid uint64) (pcidev.SlotInfo, error) {
 	return s.info(func(sl *slot) bool { return sl.uid > uid }, "no slot after uid %#x", uid)
 }
 
-// EnclaveGetSlot tells of the slot whose enclave has the CID.
+// EnclaveGetSlot describes the slot whose enclave has the CID.
 func (s *Session) EnclaveGetSlot(cid uint64) (pcidev.SlotInfo, error) {
 	return s.info(func(sl *slot) bool { return cid != 0 && uint64(sl.cid) == cid }, "no enclave with CID %d", cid)
 }
 
-// info tells of the slot with the smallest uid that matches.
+// info describes the slot with the smallest uid that matches.
 func (s *Session) info(match func(*slot) bool, none string, number uint64) (pcidev.SlotInfo, error) {
 	s.h.mu.Lock()
 	defer s.h.mu.Unlock()

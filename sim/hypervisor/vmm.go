@@ -31,7 +31,7 @@ type VMSpec struct {
 	Kernel, Initrd *os.File
 	Cmdline        string
 
-	// Loaded tells that the VM does not read Kernel and Initrd any more, so that their memory can be given back; from
+	// Loaded reports that the VM does not read Kernel and Initrd any more, so that their memory can be given back; from
 	// then on they read as zeroes. It may be called at any time and any number of times. It is never nil.
 	Loaded func()
 }

@@ -41,7 +41,7 @@ type Description struct {
 	eif.Identity                  // where the metadata was asked for
 }
 
-// Ending tells how an enclave ended.
+// Ending reports how an enclave ended.
 type Ending struct {
 	Name   string `json:"EnclaveName"`
 	ID     string `json:"EnclaveID"`

@@ -139,7 +139,7 @@ func (e *enclave) terminate() {
 	<-e.ended
 }
 
-// terminated tells whether the parent ends the enclave, or has ended it.
+// terminated reports whether the parent ends the enclave, or has ended it.
 func (e *enclave) terminated() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -164,7 +164,7 @@ func (i *Instance) Enclaves(metadata bool) []Description {
 	return list
 }
 
-// describe tells whether the enclave runs, and if so all about it. One that has hung up does not, though its memory may
+// describe reports whether the enclave runs, and if so all about it. One that has hung up does not, though its memory may
 // still be on its way back.
 func (e *enclave) describe() (Description, bool) {
 	e.mu.Lock()

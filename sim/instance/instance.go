@@ -48,7 +48,7 @@ type Config struct {
 	Machine        string // auto, nitro or acpi; default: $NESIM_MACHINE, else auto
 	Vsock          string // user (default): the vsock device in user space; vhost: the host kernel's
 
-	// Between stands between the device and the hypervisor, for who wants to see what passes; nil: nobody does.
+	// Between stands between the device and the hypervisor, for observers; may be nil.
 	Between func(pcidev.Hypervisor) pcidev.Hypervisor
 
 	ID  string // the EC2 instance ID; default: InstanceID
@@ -241,7 +241,7 @@ func (i *Instance) Close() error {
 	return nil
 }
 
-// QEMU tells which QEMU runs the enclaves, and with which accelerator.
+// QEMU reports which QEMU runs the enclaves, and with which accelerator.
 func (i *Instance) QEMU() (version, accel string) { return i.qemu.Version.String(), string(i.accel) }
 
 // ThreadsPerCore is how many CPUs a core of the parent has: enclaves are given whole cores.

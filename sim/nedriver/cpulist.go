@@ -8,7 +8,7 @@ import (
 )
 
 // parseCPUList reads a CPU list such as "2-5,7" for a machine with CPUs 0 to cpus-1 and returns the set as
-// cpus booleans. Lists have the format of the kernel's CPU lists: numbers and ranges parted by commas or white
+// cpus booleans. Lists have the format of the kernel's CPU lists: numbers and ranges separated by commas or white
 // space, "N" for the last CPU, "all", and "A-B:USED/GROUP" for the first USED of every GROUP CPUs.
 // Source: Documentation/admin-guide/kernel-parameters.rst, "cpu-lists".
 // Errors wrap EINVAL, EOVERFLOW (number above 32 bits), or ERANGE (no such CPU).
@@ -28,7 +28,7 @@ type cpuListParser struct {
 	last uint64 // the number that "N" stands for
 }
 
-// next goes to the next region and tells whether there is one.
+// next goes to the next region and reports whether there is one.
 func (p *cpuListParser) next() bool {
 	p.rest = strings.TrimLeft(p.rest, ", \t\n\v\f\r")
 	return p.rest != "" && p.rest[0] != 0
@@ -122,7 +122,7 @@ func (p *cpuListParser) expect(c byte) error {
 	return nil
 }
 
-// atEnd tells whether the region is over: white space, a comma, or the end of the list.
+// atEnd reports whether the region is over: white space, a comma, or the end of the list.
 func (p *cpuListParser) atEnd() bool {
 	return p.rest == "" || strings.IndexByte(", \t\n\v\f\r\x00", p.rest[0]) >= 0
 }

@@ -299,7 +299,7 @@ func (e *Enclave) checkResources() error {
 	return nil
 }
 
-// Poll returns what poll(2) tells of the file at once: POLLHUP when the enclave has ended by itself, or can no
+// Poll returns what poll(2) returns for the file at once: POLLHUP when the enclave has ended by itself, or can no
 // longer be told of; POLLNVAL after Close; otherwise 0.
 func (e *Enclave) Poll() int16 {
 	e.pollMu.Lock()

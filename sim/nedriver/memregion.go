@@ -35,7 +35,7 @@ type memRegion struct {
 	donated    uint64   // bytes that the device has taken, from the first page on
 }
 
-// overlaps tells whether user addresses addr to addr+size are partly the region's.
+// overlaps reports whether user addresses addr to addr+size are partly the region's.
 func (r *memRegion) overlaps(addr, size uint64) bool {
 	return r.addr <= addr && addr < r.addr+r.size || addr <= r.addr && addr+size > r.addr
 }

@@ -64,7 +64,7 @@ func (h *fakeHypervisor) wait(c pcidev.Command) {
 	}
 }
 
-// reaches tells whether the device can reach physical memory.
+// reaches reports whether the device can reach physical memory.
 func (h *fakeHypervisor) reaches(r physRegion) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

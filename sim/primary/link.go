@@ -39,7 +39,7 @@ func watch(file *os.File, lost func()) (*link, error) {
 	return l, nil
 }
 
-// ended tells whether a socket has come to its end, and leaves what is to be read to QEMU.
+// ended reports whether a socket has come to its end, and leaves what is to be read to QEMU.
 func ended(fd uintptr) bool {
 	n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == nil && n == 0 || err != nil && err != unix.EAGAIN && err != unix.EINTR

@@ -51,7 +51,7 @@ func (p *process) end() {
 	p.watching.Wait()
 }
 
-// ending tells how QEMU ended, in one line.
+// ending reports how QEMU ended, in one line.
 func (p *process) ending() string {
 	for _, line := range p.stderr.lines(8) {
 		if !strings.Contains(line, "warning: ") {

@@ -167,7 +167,7 @@ func (v *vm) kvmFailure() string {
 	return ""
 }
 
-// whyEnded tells of a VM that ended without its last report. QEMU has ended.
+// whyEnded describes a VM that ended without its last report. QEMU has ended.
 func (v *vm) whyEnded(ctx context.Context, what string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -54,7 +54,7 @@ func (c *console) text() []byte {
 	return bytes.Clone(c.history.data)
 }
 
-// lastLines gives at most n of the last lines, for an error that tells why an enclave did not start.
+// lastLines gives at most n of the last lines, for an error that says why an enclave did not start.
 func (c *console) lastLines(n int) []string {
 	lines := strings.FieldsFunc(string(c.text()), func(r rune) bool { return r == '\n' || r == '\r' })
 	return lines[max(0, len(lines)-n):]

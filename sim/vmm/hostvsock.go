@@ -25,7 +25,7 @@ type hostHeartbeats struct {
 	accepting sync.WaitGroup
 }
 
-// listenHost starts to listen, or tells in one line why the host kernel's vsock cannot be used.
+// listenHost starts to listen, or says in one line why the host kernel's vsock cannot be used.
 func listenHost(v *VMM) (*hostHeartbeats, error) {
 	f, err := os.OpenFile(hostVsockDevice, os.O_RDWR, 0)
 	if err != nil {

@@ -115,7 +115,7 @@ func (v *VMM) PID(cid uint32) int {
 	return 0
 }
 
-// Memory tells what the VMM of the newest machine with the CID takes beside the enclave's RAM, in bytes; 0 where it is not
+// Memory reports what the VMM of the newest machine with the CID takes beside the enclave's RAM, in bytes; 0 where it is not
 // known.
 func (v *VMM) Memory(cid uint32) uint64 {
 	m := v.newest(cid)

@@ -116,7 +116,7 @@ func (s *Switch) join(c Conn, far *link, cid uint32) bool {
 	return true
 }
 
-// admit tells whether one CID may open connections to another. s.mu is held.
+// admit reports whether one CID may open connections to another. s.mu is held.
 func (s *Switch) admit(src, dst uint32) error {
 	switch {
 	case s.closed:

@@ -99,7 +99,7 @@ func (s *spliced) copy(dst, src Conn) {
 	}
 }
 
-// gone tells that a connection's peer has already left, so that there is nobody to send the end to.
+// gone reports that a connection's peer has already left, so that there is nobody to send the end to.
 func gone(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ENOTCONN) ||
 		errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)

@@ -187,7 +187,7 @@ func (s *Switch) reset(match func(*link) bool) {
 	}
 }
 
-// isEnclave tells whether the CID can be an enclave's.
+// isEnclave reports whether the CID can be an enclave's.
 func isEnclave(cid uint32) bool { return cid > CIDParent && cid != CIDAny }
 
 // opError is err as package net reports it; a *net.OpError stays as it is.

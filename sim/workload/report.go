@@ -1,4 +1,4 @@
-// Package workload is the report by which the init that nesim packs tells how an enclave's workload ended: the last line
+// Package workload is the report in which the init that nesim packs says how an enclave's workload ended: the last line
 // that it writes to the console. Hardware has a console too, and nothing listens for more; an image with another init
 // writes no such line, and nothing is known of its workload. A hostile guest can write it, and lies about itself alone.
 package workload

@@ -35,7 +35,7 @@ type Plan struct {
 	Hostname string   `json:"hostname"`
 }
 
-// Report is one line of JSON. The first tells that the command begins, or why it does not; the last how it ended.
+// Report is one line of JSON. The first reports that the command begins, or why it does not; the last how it ended.
 type Report struct {
 	Ready bool   `json:"ready,omitempty"` // the VM is ready and the command begins
 	Exit  int    `json:"exit"`            // the command's exit code; 128 and the signal where one ended it
