@@ -39,8 +39,12 @@ demo: deps build ## an enclave's life from EIF to its end, in a minute or so
 samples: # what the tests alone need: the kernel of `make kernel`, a sample out of its source, and a Chromium for HTML reports
 	@qemu/setup/fetch.sh --nitro --conformance --chromium
 
+# Most tests boot enclaves on the kernel of `make kernel`, so the suite's smoke part runs on Debian's. NESIM_KERNEL stays, if set.
+ON_DEBIANS_KERNEL = test -n "$$NESIM_KERNEL" || export NESIM_KERNEL=$(NESIM_CACHE)/kernel/vmlinuz NESIM_MODULES=$(NESIM_CACHE)/kernel/modules;
+
 test: deps samples build ## every test, microvms included (needs a C compiler)
 	$(GO) test -timeout 20m ./...
+	@$(ON_DEBIANS_KERNEL) bin/nesim scenario run --engine qemu --tags smoke --brief
 
 race: deps samples build ## the same under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
