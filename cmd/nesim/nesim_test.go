@@ -110,8 +110,8 @@ func (u *user) refused(args ...string) string {
 	last := lines[len(lines)-1]
 	require.True(u, strings.HasPrefix(last, "nesim: "), stderr)
 	u.requireCode(last, exit.ExitCode())
-	for _, dump := range []string{"goroutine ", "panic:", "runtime error", ".go:"} {
-		require.NotContains(u, stderr, dump)
+	for _, dump := range []string{"goroutine ", "\npanic:", "runtime error", ".go:"} {
+		require.NotContains(u, "\n"+stderr, dump)
 	}
 	return last
 }

@@ -40,12 +40,9 @@ var outputs = map[string]string{
 // prepareOutputs makes what the commands read.
 func (u *user) prepareOutputs(t *testing.T, path string) func(command string) []string {
 	dir := t.TempDir()
-	image, recording, rootfs := filepath.Join(dir, "image"), filepath.Join(dir, "recording"), filepath.Join(dir, "rootfs")
+	image, recording, rootfs := filepath.Join(dir, "image"), filepath.Join(dir, "recording"), helloFolder(t, dir)
 	smallImage(t, image)
 	require.NoError(t, os.WriteFile(recording, []byte(`{"at_ns":1,"session":1,"what":"attached"}`+"\n"), 0o600))
-	require.NoError(t, os.Mkdir(rootfs, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(rootfs, "app"), []byte("#!/bin/sh\n"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(rootfs, "cmd"), []byte("/app\n"), 0o600))
 	u.must("attest", "root") // so that there is one
 	return func(command string) (args []string) {
 		return strings.Fields(strings.NewReplacer("PATH", path, "IMAGE", image, "RECORDING", recording, "ROOTFS", rootfs).Replace(command))

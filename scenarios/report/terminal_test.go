@@ -33,9 +33,11 @@ func TestTerminalTellsAStepOnALine(t *testing.T) {
 	run.Results[0].VMMMemory = 54 << 20
 	brief := "passed   boots (a.yaml:3, seed 18446744073709551615, 1.5s)\n"
 	steps := "  passed   a.yaml:4: step 1 (500ms)\n  passed   a.yaml:5: step 2 (500ms)\n  not run  a.yaml:6: step 3\n"
+	faults := "  fault    a.yaml:4: fault late: struck 2 times\n"
+	idle := "  warning  a.yaml:5: fault idle: never struck\n"
 	sum := "1 passed, 0 failed, 0 could not run, 0 skipped\na VMM took at most 54 MiB beside its enclave's RAM\n"
-	require.Equal(t, brief+steps+sum, tell(t, false, run))
-	require.Equal(t, brief+sum, tellIn(t, Style{Brief: true}, run))
+	require.Equal(t, brief+steps+faults+idle+sum, tell(t, false, run))
+	require.Equal(t, brief+idle+sum, tellIn(t, Style{Brief: true}, run))
 }
 
 func TestTerminalTellsAStepOnALineAndTheTraceAroundTheFailingOne(t *testing.T) {
@@ -62,10 +64,12 @@ func TestTerminalTellsAStepOnALineAndTheTraceAroundTheFailingOne(t *testing.T) {
 	require.Equal(t, 4, near)    // those before them
 	require.Equal(t, []string{
 		"  not run  a.yaml:33: step 3",
+		"  fault    a.yaml:31: fault late: struck 2 times",
+		"  warning  a.yaml:32: fault idle: never struck",
 		"",
 		"failed   a.yaml:32: refuses: no reply within 2s",
 		"0 passed, 1 failed, 0 could not run, 0 skipped",
-	}, lines[len(lines)-4:])
+	}, lines[len(lines)-6:])
 }
 
 func TestTerminalTellsWhyNothingRan(t *testing.T) {

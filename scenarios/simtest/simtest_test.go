@@ -119,7 +119,7 @@ func (f *failing) Fatalf(format string, args ...any) {
 func TestAFailureSaysWhat(t *testing.T) {
 	for want, fail := range map[string]func(e *simtest.Enclave){
 		`crashing: nothing on its console matches "moon"; it ends with:`: func(e *simtest.Enclave) { e.ExpectConsole("moon") },
-		"crashing: its end is guest exit, not guest panic": func(e *simtest.Enclave) {
+		"crashing: its end is guest exit: workload killed by signal 11 (SIGSEGV), not guest panic": func(e *simtest.Enclave) {
 			e.Call("crash")
 			e.ExpectExit(hypervisor.ExitGuestPanic)
 		},
