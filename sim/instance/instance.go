@@ -256,11 +256,20 @@ func (i *Instance) CPUPool() string {
 	return list
 }
 
-// DialVsock connects from the parent to a vsock port.
+// noSuchCID is the error for a CID that no enclave has: EHOSTUNREACH, in words for people.
+type noSuchCID uint32
+
+func (cid noSuchCID) Error() string {
+	return fmt.Sprintf("no enclave has CID %d: nesim describe-enclaves lists the running ones", uint32(cid))
+}
+
+func (noSuchCID) Unwrap() error { return unix.EHOSTUNREACH }
+
+// DialVsock connects from the parent to a vsock port. EHOSTUNREACH where no enclave has the CID.
 func (i *Instance) DialVsock(ctx context.Context, cid, port uint32) (vsock.Conn, error) {
 	conn, err := i.net.Dial(ctx, vsock.Addr{ContextID: vsock.CIDParent, Port: vsock.PortAny}, vsock.Addr{ContextID: cid, Port: port})
 	if errors.Is(err, unix.EHOSTUNREACH) {
-		return nil, fmt.Errorf("no enclave has CID %d: nesim describe-enclaves lists the running ones", cid)
+		return nil, noSuchCID(cid)
 	}
 	return conn, err
 }
