@@ -9,23 +9,24 @@ import (
 )
 
 // What a Linux kernel prints when it panics (kernel/panic.c), at the start of a line after the
-// optional level and time stamp. The second comes only from a kernel that has no panic=N and now spins
-// for ever, and no newline follows it. execLine comes before the panic of a kernel without an init (init/main.c).
+// optional level and time stamp. At the end it spins for ever, with no newline behind spinLine, or, with panic=N, waits N
+// seconds and reboots. execLine comes before the panic of a kernel without an init (init/main.c).
 var (
 	panicLine = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?Kernel panic - not syncing: ?(.*)`)
 	execLine  = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?Failed to execute (\S{1,128}) \(error (-\d{1,3})\)`)
 	spinLine  = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?---\[ end Kernel panic - not syncing.*\]---`)
+	waitLine  = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?Rebooting in \d{1,10} seconds\.\.$`)
 )
 
 // haltLine is what a Linux kernel prints when it halts for good (kernel/reboot.c, kernel_halt; at level 0, so that no
 // setting hides it). Without ACPI it does so also when it is told to power off.
 var haltLine = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?reboot: (?:System halted|Power off not available: System halted instead)$`)
 
-// lastWords reads the console for what QMP cannot tell of a guest without a pvpanic driver: that its
-// kernel panicked, why, and whether it will ever reboot; and that it has halted. The guest can feign it, and hurts only
-// itself.
+// lastWords reads the console for what QMP cannot report of a guest without a pvpanic driver: that its
+// kernel panicked, why, and that it has nothing more to say; and that it has halted. The guest can feign it, and hurts
+// only itself.
 type lastWords struct {
-	spins chan struct{} // closed when the kernel says that it spins for ever
+	spins chan struct{} // closed when a kernel that panicked says that it spins for ever, or waits to reboot
 	halts chan struct{} // closed when the kernel says that it halts
 
 	mu     sync.Mutex
@@ -53,6 +54,10 @@ func (l *lastWords) read(p []byte) {
 			continue
 		}
 		l.judge()
+		if l.found && !l.spun && waitLine.Match(l.line) {
+			l.spun = true
+			close(l.spins)
+		}
 		if !l.halted && bytes.Contains(l.line, []byte("System halted")) && haltLine.Match(l.line) {
 			l.halted = true
 			close(l.halts)

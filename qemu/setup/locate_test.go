@@ -90,7 +90,7 @@ func TestTheQEMUThatTheUserNamesIsTheOnlyOneConsidered(t *testing.T) {
 	fakeQEMU(t, own, "10.2.0", goodDevices)
 	q, err := FindQEMU(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, QEMU{Path: own, Version: Version{10, 2, 0}, NSM: true, From: "NESIM_QEMU"}, q)
+	require.Equal(t, QEMU{Path: own, Version: Version{10, 2, 0}, NSM: true, From: "NESIM_QEMU", Sandbox: sandbox}, q)
 }
 
 func TestAGoodQEMUOnPATHGoesBeforeTheFetchedOne(t *testing.T) {
