@@ -113,7 +113,7 @@ var (
 func (c *checker) workload(name string, dirs [2][]string, own bool, note func(string)) error {
 	if strings.Contains(name, "/") {
 		err := c.program(name, 0)
-		if errors.Is(err, errMissing) {
+		if err == errMissing { // the program, not its interpreter
 			err = fmt.Errorf("%w: check the command, and that the program is copied into the image", err)
 		}
 		return err
