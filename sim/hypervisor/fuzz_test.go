@@ -42,8 +42,9 @@ func FuzzCommands(f *testing.F) {
 			case 4:
 				_ = s.SlotAddBulkVCPUs(uid, uint64(arg&7))
 			case 5:
-				if cid, err := s.EnclaveStart(uid, uint64(arg&31), uint64(op>>6)); err == nil && arg&1 == 0 {
-					v.vm(cid).end <- Exit{Reason: ExitKilled}
+				cid, err := s.EnclaveStart(uid, uint64(arg&31), uint64(op>>6))
+				if vm := v.vm(cid); err == nil && arg&1 == 0 && vm != nil { // without an image nothing runs
+					vm.end <- Exit{Reason: ExitKilled}
 				}
 			case 6:
 				_ = s.EnclaveStop(uid)
