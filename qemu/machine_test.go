@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,6 +106,10 @@ func TestStop(t *testing.T) {
 		m, err := Start(t.Context(), fake(t, "obedient"))
 		require.NoError(t, err)
 		require.NoError(t, syscall.Kill(m.PID(), syscall.SIGSTOP))
+		require.Eventually(t, func() bool { // until then it may still answer
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.PID()))
+			return err == nil && strings.Contains(string(stat), ") T ")
+		}, time.Minute, time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err = m.Status(ctx)
