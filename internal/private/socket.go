@@ -28,15 +28,7 @@ func (d *Dir) Dial(ctx context.Context, name string) (*net.UnixConn, error) {
 		return nil, err
 	}
 	// By way of the descriptor the folder cannot be exchanged, and its name may be longer than a socket address.
-	conn, err := dial(ctx, fmt.Sprintf("/proc/self/fd/%d/%s", d.fd.Fd(), name))
-	if err != nil {
-		return nil, pathError("connect to", path, err)
-	}
-	if err := CheckPeer(conn); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
+	return connect(ctx, fmt.Sprintf("/proc/self/fd/%d/%s", d.fd.Fd(), name), path)
 }
 
 // Dial connects to a stream socket at a path, whose folder need not be private, but which is the user's, with a process
@@ -52,7 +44,12 @@ func Dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	case int(st.Uid) != os.Geteuid():
 		return nil, &Error{Path: path, Why: fmt.Sprintf("it belongs to user %d", st.Uid)}
 	}
-	conn, err := dial(ctx, path)
+	return connect(ctx, path, path)
+}
+
+// connect connects to a socket that has been checked, by an address, and checks who listens. Errors name path.
+func connect(ctx context.Context, address, path string) (*net.UnixConn, error) {
+	conn, err := dial(ctx, address)
 	if err != nil {
 		return nil, pathError("connect to", path, err)
 	}
