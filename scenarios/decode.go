@@ -245,7 +245,7 @@ func fieldsOf(t reflect.Type) (fields []field) {
 }
 
 func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
-	d.keys(n, v, nil, nil)
+	d.keys(n, v, nil)
 	switch s := v.Addr().Interface().(type) {
 	case *Fault:
 		s.Place = d.place(n)
@@ -256,9 +256,9 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value) {
 
 func (d *decoder) place(n *yaml.Node) Place { return Place{d.file, n.Line, n.Column} }
 
-// keys decodes a mapping into a structure. other, if not nil, takes the keys that are not the structure's and reports
-// whether it knows them; otherNames are theirs.
-func (d *decoder) keys(n *yaml.Node, v reflect.Value, otherNames []string, other func(key, value *yaml.Node) bool) {
+// keys decodes a mapping into a structure. action, for a step, takes the keys that are not the structure's and reports
+// whether the language has them.
+func (d *decoder) keys(n *yaml.Node, v reflect.Value, action func(key, value *yaml.Node) bool) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && v.NumField() == 0 {
 		return // a step without parameters
 	}
@@ -282,8 +282,8 @@ func (d *decoder) keys(n *yaml.Node, v reflect.Value, otherNames []string, other
 		switch {
 		case at >= 0:
 			d.value(value, v.FieldByIndex(fields[at].index), fields[at].tag)
-		case other == nil || !other(key, value):
-			d.unknownKey(key, fields, otherNames)
+		case action == nil || !action(key, value):
+			d.unknownKey(key, fields, action != nil)
 		}
 	}
 	for _, f := range fields {
@@ -293,12 +293,16 @@ func (d *decoder) keys(n *yaml.Node, v reflect.Value, otherNames []string, other
 	}
 }
 
-func (d *decoder) unknownKey(key *yaml.Node, fields []field, others []string) {
+func (d *decoder) unknownKey(key *yaml.Node, fields []field, step bool) {
 	var names []string
 	for _, f := range fields {
 		names = append(names, f.name)
 	}
-	names = append(names, others...)
+	if step {
+		for _, k := range d.language.kinds() {
+			names = append(names, k.Key)
+		}
+	}
 	if near := didYouMean(key.Value, names); near != "" {
 		d.fail(key, "unknown key %q%s", key.Value, near)
 		return
@@ -309,11 +313,8 @@ func (d *decoder) unknownKey(key *yaml.Node, fields []field, others []string) {
 // step decodes a step, which has one action.
 func (d *decoder) step(n *yaml.Node, s *Step) {
 	s.Place = d.place(n)
-	var names, given []string
-	for _, k := range d.language.kinds() {
-		names = append(names, k.Key)
-	}
-	d.keys(n, reflect.ValueOf(s).Elem(), names, func(key, value *yaml.Node) bool {
+	var given []string
+	d.keys(n, reflect.ValueOf(s).Elem(), func(key, value *yaml.Node) bool {
 		kind := d.language.kind(key.Value)
 		if kind == nil {
 			return false

@@ -78,10 +78,13 @@ func (l Language) kinds() []*StepKind {
 
 // kind finds the kind with a key, or nil.
 func (l Language) kind(key string) *StepKind {
-	for _, k := range l.kinds() {
-		if k.Key == key {
-			return k
+	for i := range l {
+		if l[i].Key == key {
+			return &l[i]
 		}
+	}
+	if key == parallel.Key {
+		return &parallel
 	}
 	return nil
 }

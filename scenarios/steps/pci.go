@@ -47,17 +47,13 @@ func (s *PCI) Check(c *scenarios.Checker) {
 	if _, err := s.request(0, 0); err != nil {
 		c.Fail("%v", err)
 	}
-	for name := range s.Reply {
-		if known := replyFields(&pcidev.Reply{}); !has(known, name) {
+	known := replyFields(&pcidev.Reply{})
+	for _, name := range sorted(s.Reply) {
+		if _, ok := known[name]; !ok {
 			c.Fail("reply: %v", unknownField(name, sorted(known)))
 		}
 	}
 	c.Makes(scenarios.Slot, s.Save)
-}
-
-func has[V any](m map[string]V, key string) bool {
-	_, ok := m[key]
-	return ok
 }
 
 // request makes the device's request. slotUID is that of the slot it names, and memory the physical address of memory
