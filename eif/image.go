@@ -22,7 +22,7 @@ type Image struct {
 // at fault and r's own error where they could not be read.
 //
 // As the hypervisor does, it goes by the header's table: bytes between sections, and after the last, belong to none.
-// AWS's own readers, and so nitro-cli's describe-eif, walk from section to section and refuse them; Stray tells of them.
+// AWS's own readers, and so nitro-cli's describe-eif, walk from section to section and refuse them; Stray describes them.
 func Open(r io.ReaderAt, limit int64) (*Image, error) {
 	if limit < HeaderSize {
 		return nil, malformed("%d bytes are too few for its header of %d", max(limit, 0), HeaderSize)

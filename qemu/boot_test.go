@@ -132,7 +132,7 @@ func boot(t *testing.T, cfg Config) *Machine {
 // shows waits until the console shows text.
 func shows(t *testing.T, s *screen, text string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(s.String(), text) }, patience, 5*time.Millisecond,
+	require.Eventually(t, func() bool { return strings.Contains(s.String(), text) }, waitLimit, 5*time.Millisecond,
 		"the console never showed %q", text)
 }
 
@@ -266,7 +266,7 @@ func TestAFloodNobodyReads(t *testing.T) {
 		relay.mu.Lock()
 		defer relay.mu.Unlock()
 		return relay.dropped > 0
-	}, patience, 5*time.Millisecond)
+	}, waitLimit, 5*time.Millisecond)
 	status, err := m.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "running", status)

@@ -22,7 +22,7 @@ func kernelLine(cfg *Config, accel Accel, machine MachineType) string {
 	return addWords(cfg.Cmdline, strings.Join(words, " "))
 }
 
-// rebootsByBIOS reports whether the kernel is told to reboot by a jump to the firmware (kernel/reboot.c, reboot_setup):
+// rebootsByBIOS reports whether the command line has the kernel reboot by a jump to the firmware (kernel/reboot.c, reboot_setup):
 // this one would start the kernel again, in the same machine, where a reboot is an enclave's end.
 func rebootsByBIOS(line string) (bios bool) {
 	end, _ := ownEnd(line)

@@ -325,7 +325,7 @@ func TestAGuestThatDoesNotComeUpIsStartedOnTheNextMachineType(t *testing.T) {
 	m, err := Start(t.Context(), cfg)
 	require.NoError(t, err)
 	require.Equal(t, `the guest did not come up on the machine "nitro" (guest rebooted); starting it on "acpi"`, <-said)
-	require.Eventually(t, func() bool { return m.Type() == ACPI }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return m.Type() == ACPI }, waitLimit, time.Millisecond)
 	require.NoError(t, m.Stop(t.Context()))
 	require.Equal(t, Exit{Reason: Stopped}, m.Wait())
 	require.Empty(t, said)

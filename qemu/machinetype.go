@@ -39,7 +39,7 @@ func (m MachineType) options() string {
 	if m == Nitro {
 		return "microvm,memory-backend=mem,acpi=off,pcie=off,pit=on,pic=on,auto-kernel-cmdline=off"
 	}
-	// All else stays at its default: rtc=off makes a kernel wait a second for the clock that is missing, pic=off with
+	// Everything else stays at its default: rtc=off makes a kernel wait a second for the clock that is missing, pic=off with
 	// pit=off hangs it.
 	return "microvm,memory-backend=mem"
 }

@@ -24,8 +24,8 @@ const (
 	kernelVar = "NESIM_TEST_KERNEL"
 )
 
-// patience is the limit of every wait in these tests; none should come near it.
-const patience = 2 * time.Minute
+// waitLimit is the limit of every wait in these tests; none should come near it.
+const waitLimit = 2 * time.Minute
 
 // roleVar makes the test program play another part: a QEMU of some behaviour, or a nesim to be killed.
 const roleVar = "NESIM_TEST_ROLE"
@@ -149,7 +149,7 @@ func noLeaks(t *testing.T) {
 	fds, routines := descriptors(t), runtime.NumGoroutine()
 	t.Cleanup(func() {
 		// Not Eventually, which runs goroutines of its own.
-		for limit := time.Now().Add(patience); runtime.NumGoroutine() > routines; time.Sleep(time.Millisecond) {
+		for limit := time.Now().Add(waitLimit); runtime.NumGoroutine() > routines; time.Sleep(time.Millisecond) {
 			if time.Now().After(limit) {
 				stacks := make([]byte, 1<<16)
 				t.Fatalf("goroutines are left:\n%s", stacks[:runtime.Stack(stacks, true)])
@@ -202,5 +202,5 @@ func gone(t *testing.T, pid int) {
 	require.Eventually(t, func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(text), ") Z ")
-	}, patience, 10*time.Millisecond, "process %d lives on", pid)
+	}, waitLimit, 10*time.Millisecond, "process %d lives on", pid)
 }

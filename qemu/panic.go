@@ -19,7 +19,7 @@ var (
 )
 
 // haltLine is what a Linux kernel prints when it halts for good (kernel/reboot.c, kernel_halt; at level 0, so that no
-// setting hides it). Without ACPI it does so also when it is told to power off.
+// setting hides it). Without ACPI it does so also for a power-off.
 var haltLine = regexp.MustCompile(`^(?:<\d+>)?(?:\[[^\]]{1,32}\] ?)?reboot: (?:System halted|Power off not available: System halted instead)$`)
 
 // lastWords reads the console for what QMP cannot report of a guest without a pvpanic driver: that its

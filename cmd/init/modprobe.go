@@ -26,7 +26,7 @@ const (
 	openModules = "/proc/1/fd/1001"
 )
 
-// modprobePath is where the kernel is told the program that loads modules (Documentation/admin-guide/sysctl/kernel.rst).
+// modprobePath sets the program that the kernel starts to load modules (Documentation/admin-guide/sysctl/kernel.rst).
 const modprobePath = "/proc/sys/kernel/modprobe"
 
 // offerModules makes what is in dir ready to be loaded on demand, and reports whether there is anything: it keeps this

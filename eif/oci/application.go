@@ -19,7 +19,7 @@ import (
 )
 
 // Application returns what nitro-cli makes of the image: its files, its environment, and the command that Options.Honor
-// tells of. The working directory is made where it is missing, as engines do. A user that is to be honored is looked up
+// describes. The working directory is made where it is missing, as engines do. A user that is to be honored is looked up
 // in the image's own /etc/passwd and /etc/group, and HOME is set to that user's where the image does not set it.
 func (i *Image) Application(ctx context.Context) (app pack.Application, err error) {
 	app, err = i.application(ctx)

@@ -69,7 +69,7 @@ func (i *Image) command() ([]string, error) {
 	return i.lines("CMD", c.Cmd), nil
 }
 
-// honors reports whether a part of the configuration is to be taken. One that is not, and would matter, is told of.
+// honors reports whether a part of the configuration is to be taken. It notes one that is not, and would matter.
 func (i *Image) honors(wanted bool, what, value string, same bool, instead string) bool {
 	if !wanted && !same {
 		i.options.Note(fmt.Sprintf("%s %.100q is ignored, as nitro-cli does: %s (--honor-%s)", what, value, instead, strings.ToLower(what)))

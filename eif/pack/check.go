@@ -13,7 +13,7 @@ import (
 )
 
 // Check refuses an image that can never run: its init or its workload is missing, no program, for another processor, or
-// needs an interpreter that is missing. note is told what may keep it from running, here or on AWS, a line at a time.
+// needs an interpreter that is missing. note is called with each reason that may keep it from running, here or on AWS.
 // It reads a few bytes of the programs and builds nothing.
 func (s Spec) Check(ctx context.Context, note func(line string)) error {
 	app := s.Application
